@@ -1,0 +1,72 @@
+"""Offers: named factories that plugins return from hooks at set-up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from rtp_core.api.model import ModelSpec
+from rtp_core.api.services import Clock, StepCosts
+
+
+class Role(StrEnum):
+    """Kinds of part the core knows."""
+
+    LOADER = "loader"
+    SCHEDULER = "scheduler"
+    KV_STORE = "kv_store"
+    KV_TIER = "kv_tier"
+    KV_FORMAT = "kv_format"
+    SPECULATOR = "speculator"
+    ENCODER = "encoder"
+    TRANSPORT = "transport"
+    ROUTER = "router"
+    SERVE_ROLE = "role"
+    MODEL = "model"
+    ATTENTION = "attention"
+    COMMAND = "command"
+    ROUTES = "routes"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """Bounds the scheduler keeps and parts may size by."""
+
+    max_model_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    block_size: int
+    max_draft_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """What a factory may read. `model` is None for offers built before a model is known."""
+
+    device: str
+    dtype: str
+    limits: EngineLimits
+    clock: Clock
+    costs: StepCosts
+    model: ModelSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """`build(context, options)` returns the role's object; options are the plugin's own.
+
+    The object's type by role: `api` protocols WeightLoader, SchedulingPolicy, KVStore,
+    KVTier, KVFormat, Speculator, (MediaPlanner, ModalityEncoder), KVTransport,
+    ModelFamily (named by Hugging Face architecture), AttentionBackend.
+    """
+
+    role: Role
+    name: str
+    build: Callable[[BuildContext, Any], Any]
+
+    @property
+    def key(self) -> str:
+        """``role:name``, as manifests and listings spell it."""
+        return f"{self.role.value}:{self.name}"

@@ -1,0 +1,123 @@
+"""How the next token of one request is chosen, with every bound checked at construction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rtp_core.errors import RequestError
+
+MAX_CHOICES = 128
+MAX_LOGPROBS = 20
+MAX_STOP_STRINGS = 4
+MAX_STOP_STRING_CHARS = 1024
+SEED_BOUND = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """Sampling parameters with the meaning OpenAI and vLLM give them.
+
+    `temperature` 0 is argmax. `top_k` 0 or -1 and `top_p` 1 switch truncation off.
+    `seed` None draws a fresh seed at admission. `max_tokens` None fills the context.
+    `logprobs` asks for that many alternatives a token, from the raw distribution.
+    Raises RequestError naming the field when a value is out of bounds.
+    """
+
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    max_tokens: int | None = 16
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    include_stop_str_in_output: bool = False
+    skip_special_tokens: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        object.__setattr__(self, "stop", tuple(self.stop))
+        object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
+        self._check_counts()
+        self._check_reals()
+        self._check_stops()
+        self._check_bias()
+
+    @property
+    def greedy(self) -> bool:
+        """True when the token is the argmax and no noise is drawn."""
+        return self.temperature == 0.0
+
+    @property
+    def has_penalties(self) -> bool:
+        """True when earlier tokens change the logits."""
+        return (
+            self.presence_penalty != 0.0
+            or self.frequency_penalty != 0.0
+            or self.repetition_penalty != 1.0
+        )
+
+    def _check_counts(self) -> None:
+        _integer("n", self.n, 1, MAX_CHOICES)
+        _integer("top_k", self.top_k, -1, 2**31 - 1)
+        _integer("min_tokens", self.min_tokens, 0, 2**31 - 1)
+        if self.max_tokens is not None:
+            _integer("max_tokens", self.max_tokens, 0, 2**31 - 1)
+            if self.min_tokens > self.max_tokens:
+                raise RequestError(
+                    "min_tokens", f"min_tokens must be at most max_tokens ({self.max_tokens})"
+                )
+        if self.logprobs is not None:
+            _integer("logprobs", self.logprobs, 0, MAX_LOGPROBS)
+        if self.seed is not None:
+            _integer("seed", self.seed, -SEED_BOUND, SEED_BOUND - 1)
+
+    def _check_reals(self) -> None:
+        _real("temperature", self.temperature, 0.0, 2.0)
+        _real("top_p", self.top_p, 0.0, 1.0, open_low=True)
+        _real("min_p", self.min_p, 0.0, 1.0)
+        _real("presence_penalty", self.presence_penalty, -2.0, 2.0)
+        _real("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+        _real("repetition_penalty", self.repetition_penalty, 0.0, 100.0, open_low=True)
+
+    def _check_stops(self) -> None:
+        if len(self.stop) > MAX_STOP_STRINGS:
+            raise RequestError("stop", f"stop takes at most {MAX_STOP_STRINGS} strings")
+        for text in self.stop:
+            if not isinstance(text, str) or not 0 < len(text) <= MAX_STOP_STRING_CHARS:
+                raise RequestError(
+                    "stop", f"a stop string has 1 to {MAX_STOP_STRING_CHARS} characters"
+                )
+        for token in self.stop_token_ids:
+            _integer("stop_token_ids", token, 0, 2**31 - 1)
+
+    def _check_bias(self) -> None:
+        for token, bias in self.logit_bias.items():
+            _integer("logit_bias", token, 0, 2**31 - 1)
+            _real("logit_bias", bias, -100.0, 100.0)
+
+
+def _integer(name: str, value: object, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise RequestError(name, f"{name} must be an integer")
+    if not low <= value <= high:
+        raise RequestError(name, f"{name} must be between {low} and {high}")
+
+
+def _real(name: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        raise RequestError(name, f"{name} must be a finite number")
+    if not low <= value <= high or (open_low and value == low):
+        opening = "(" if open_low else "["
+        raise RequestError(name, f"{name} must be in {opening}{low}, {high}]")

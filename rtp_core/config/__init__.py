@@ -1,0 +1,1 @@
+"""Settings: the typed tree and its readers (file, environment, flags)."""

@@ -1,0 +1,1 @@
+"""Assembly, the step loop, in-process engines."""

@@ -1,0 +1,111 @@
+"""The engine as the outside sees it: synchronous core and asynchronous front."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rtp_core.api import Request, TokenEvent
+from rtp_core.observe.snapshot import EngineStats
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a front end needs to serve the model; sent once when the engine is ready.
+
+    `defaults` are sampling defaults from generation_config; `tokenizer_dir` holds
+    tokenizer.json (and chat template files); all plain data.
+    """
+
+    name: str
+    architecture: str
+    max_model_len: int
+    vocab_size: int
+    eos_token_ids: tuple[int, ...]
+    tokenizer_dir: str
+    dtype: str
+    defaults: dict[str, float]
+
+
+class Engine(Protocol):
+    """Single-threaded core. One owner calls everything; no method blocks beyond a step."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model served."""
+        ...
+
+    @property
+    def has_work(self) -> bool:
+        """True while `step` can make progress."""
+        ...
+
+    def submit(self, request: Request) -> None:
+        """Queue a request; raises RequestError if it can never run."""
+        ...
+
+    def abort(self, request_id: str) -> None:
+        """End all choices of a request; its last events come from the next step."""
+        ...
+
+    def step(self) -> tuple[TokenEvent, ...]:
+        """One step of the loop; at most one event a choice."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """Counters and gauges."""
+        ...
+
+    def explain(self) -> dict[str, Any]:
+        """What `rtp explain --json` prints, for the running engine."""
+        ...
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget idle cached blocks; False while blocks are in use."""
+        ...
+
+    def close(self) -> None:
+        """Free memory; idempotent."""
+        ...
+
+
+class AsyncBackend(Protocol):
+    """An engine behind a border (thread or process), as servers and AsyncLLM use it."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """Valid once `state` is ``"ready"``."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """``"loading"``, ``"ready"``, ``"broken"`` or ``"draining"``."""
+        ...
+
+    def generate(self, request: Request) -> AsyncIterator[TokenEvent]:
+        """Submit and follow all choices to their ends; closing the iterator aborts.
+
+        Raises RequestError (refused) or EngineDeadError (engine lost).
+        """
+        ...
+
+    async def abort(self, request_id: str) -> None:
+        """End a request early."""
+        ...
+
+    async def stats(self) -> EngineStats:
+        """Newest snapshot."""
+        ...
+
+    async def explain(self) -> dict[str, Any]:
+        """As Engine.explain."""
+        ...
+
+    async def reset_prefix_cache(self) -> bool:
+        """As Engine.reset_prefix_cache."""
+        ...
+
+    async def close(self) -> None:
+        """Stop the engine."""
+        ...

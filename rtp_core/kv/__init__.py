@@ -1,0 +1,1 @@
+"""Block pool, prefix index, stores."""

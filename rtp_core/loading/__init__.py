@@ -1,0 +1,1 @@
+"""Checkpoints, weight plans and loaders."""

@@ -1,0 +1,1 @@
+"""Media planning and features."""

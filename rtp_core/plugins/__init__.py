@@ -1,0 +1,1 @@
+"""Discovery, resolution and loading of plugins."""

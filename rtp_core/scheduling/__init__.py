@@ -1,0 +1,1 @@
+"""Sequences, the scheduler, its policies."""

@@ -1,0 +1,1 @@
+"""Tokenizers, templates, incremental detokenization, stop strings."""
