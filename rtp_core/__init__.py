@@ -24,7 +24,7 @@ else:
         "EngineConfig": "rtp_core.config.schema",
     }
 
-    def __getattr__(name: str):
+    def __getattr__(name: str) -> object:
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(import_module(_HOMES[name]), name)
