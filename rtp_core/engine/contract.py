@@ -45,8 +45,8 @@ class Engine(Protocol):
         """Queue a request; raises RequestError if it can never run."""
         ...
 
-    def abort(self, request_id: str) -> None:
-        """End all choices of a request; its last events come from the next step."""
+    def abort(self, request_id: str, choice: int | None = None) -> None:
+        """End one choice, or all; last events come from the next step. Unknown ids: no-op."""
         ...
 
     def step(self) -> tuple[TokenEvent, ...]:

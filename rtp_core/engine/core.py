@@ -1,0 +1,176 @@
+"""The engine: one thread, one loop. draft -> schedule -> run -> commit."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rtp_core.api import (
+    Commit,
+    KVMemory,
+    LoadStats,
+    Request,
+    StepCosts,
+    StepPlan,
+    StepResult,
+    TokenEvent,
+)
+from rtp_core.engine.contract import ModelInfo
+from rtp_core.errors import EngineDeadError
+from rtp_core.execution.model_runner import ModelRunner
+from rtp_core.observe.snapshot import EngineStats
+from rtp_core.scheduling.scheduler import Scheduler
+from rtp_core.speculation.controller import SpeculationController
+
+log = logging.getLogger("rtp.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineParts:
+    """Everything `assemble` wires together; the loop owns it from then on."""
+
+    info: ModelInfo
+    scheduler: Scheduler
+    runner: ModelRunner
+    speculation: SpeculationController
+    memory: KVMemory
+    costs: StepCosts
+    load: LoadStats
+    explain: Callable[[], dict[str, Any]]
+    plugin_errors: Counter[str]
+
+
+class EngineCore:
+    """Implements `contract.Engine` over parts that `assemble` built."""
+
+    def __init__(self, parts: EngineParts) -> None:
+        self._info = parts.info
+        self._scheduler = parts.scheduler
+        self._runner = parts.runner
+        self._speculation = parts.speculation
+        self._memory = parts.memory
+        self._costs = parts.costs
+        self._load = parts.load
+        self._explain = parts.explain
+        self._plugin_errors = parts.plugin_errors
+        self._num_steps = 0
+        self._step_seconds = 0.0
+        self._host_seconds = 0.0
+        self._closed = False
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model served."""
+        return self._info
+
+    @property
+    def has_work(self) -> bool:
+        """True while `step` can make progress or has events to deliver."""
+        return not self._closed and self._scheduler.has_work
+
+    def submit(self, request: Request) -> None:
+        """Queue a request; raises RequestError if it can never run."""
+        if self._closed:
+            raise EngineDeadError("the engine is closed")
+        self._scheduler.add(request)
+
+    def abort(self, request_id: str, choice: int | None = None) -> None:
+        """End one choice of a request, or all; unknown ids are ignored."""
+        self._scheduler.abort(request_id, choice)
+
+    def step(self) -> tuple[TokenEvent, ...]:
+        """Draft, plan, run and commit once."""
+        began = time.perf_counter()
+        self._draft()
+        plan = self._scheduler.schedule()
+        if plan is None:
+            return self._scheduler.take_events()
+        result = self._run(plan)
+        events = self._scheduler.commit(plan, result)
+        self._observe(plan, result)
+        self._account(plan, result, time.perf_counter() - began)
+        return events
+
+    def stats(self) -> EngineStats:
+        """Counters and gauges between steps."""
+        scheduler = self._scheduler
+        speculation = self._speculation.stats
+        return EngineStats(
+            num_running=scheduler.num_running,
+            num_waiting=scheduler.num_waiting,
+            kv_usage=scheduler.cache.usage,
+            kv_bytes=self._memory.num_bytes,
+            num_blocks=scheduler.cache.num_blocks,
+            num_steps=self._num_steps,
+            prompt_tokens=scheduler.counters.prompt_tokens,
+            generation_tokens=scheduler.counters.generation_tokens,
+            prefix_queries=scheduler.counters.prefix_queries,
+            prefix_hits=scheduler.counters.prefix_hits,
+            preemptions=scheduler.counters.preemptions,
+            spec_drafts=speculation.drafts,
+            spec_draft_tokens=speculation.draft_tokens,
+            spec_accepted_tokens=speculation.accepted_tokens,
+            step_seconds=self._step_seconds,
+            step_host_seconds=self._host_seconds,
+            load_bytes=self._load.bytes_read,
+            load_seconds=self._load.seconds,
+            blocks={"device/dense": scheduler.cache.num_blocks_used},
+            spec_method_tokens=dict(speculation.method_tokens),
+            finished=dict(scheduler.counters.finished),
+            plugin_errors=dict(self._plugin_errors),
+        )
+
+    def explain(self) -> dict[str, Any]:
+        """Effective features, as `rtp explain --json` prints them."""
+        return self._explain()
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget idle cached blocks; False while blocks are in use."""
+        return self._scheduler.cache.reset()
+
+    def close(self) -> None:
+        """Refuse further work; memory goes with the last reference."""
+        self._closed = True
+
+    def _draft(self) -> None:
+        if not self._speculation.active:
+            return
+        rows = self._scheduler.draft_rows()
+        if not rows:
+            return
+        for row, (_, draft) in zip(rows, self._speculation.propose(rows), strict=True):
+            if draft.token_ids:
+                self._scheduler.set_draft(row.sequence_id, draft)
+
+    def _run(self, plan: StepPlan) -> StepResult:
+        try:
+            return self._runner.run(plan)
+        except Exception:  # a failed step ends its own rows; the server stays up
+            log.exception("step_failed step=%d rows=%d", plan.step_id, len(plan.rows))
+            reason = "the model step failed; see the server log"
+            errors = {row.sequence_id: reason for row in plan.rows}
+            return StepResult(plan.step_id, (), errors=errors)
+
+    def _observe(self, plan: StepPlan, result: StepResult) -> None:
+        if not self._speculation.active:
+            return
+        for sequence_id in plan.released:
+            self._speculation.release(sequence_id)
+        self._speculation.observe(
+            [
+                Commit(done.sequence_id, done.token_ids, row.num_drafts, done.num_accepted)
+                for row, done in zip(plan.rows, result.rows, strict=False)
+                if row.samples
+            ]
+        )
+
+    def _account(self, plan: StepPlan, result: StepResult, seconds: float) -> None:
+        self._num_steps += 1
+        self._step_seconds += seconds
+        self._host_seconds += seconds - result.seconds
+        context = sum(row.start for row in plan.rows)
+        self._costs.record(plan.num_tokens, context, len(plan.rows), result.seconds)

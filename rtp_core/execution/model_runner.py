@@ -1,0 +1,115 @@
+"""From a StepPlan to a StepResult: pack tensors, one forward, draw tokens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from rtp_core.api import (
+    BoundAttention,
+    CausalModel,
+    KVMemory,
+    PlanRow,
+    RowResult,
+    SequenceStart,
+    StepPlan,
+    StepResult,
+)
+
+
+class RowSampler(Protocol):
+    """Draws tokens and verifies drafts; keeps per-sequence penalty counts."""
+
+    def start(self, start: SequenceStart) -> None:
+        """A sequence joins the batch."""
+        ...
+
+    def release(self, sequence_id: str) -> None:
+        """It left the batch."""
+        ...
+
+    def sample(
+        self, rows: Sequence[PlanRow], logits: torch.Tensor
+    ) -> tuple[list[RowResult], dict[str, str]]:
+        """float32 logits [sum(1 + num_drafts), vocab] of the sampling rows, in order."""
+        ...
+
+
+class ModelRunner:
+    """Owns the device side of a step. Called by the engine thread only."""
+
+    def __init__(
+        self,
+        model: CausalModel,
+        attention: BoundAttention,
+        memory: KVMemory,
+        sampler: RowSampler,
+        device: str,
+    ) -> None:
+        self._model = model
+        self._attention = attention
+        self._memory = memory
+        self._sampler = sampler
+        self._device = device
+        self.num_forwards = 0
+
+    @torch.inference_mode()
+    def run(self, plan: StepPlan) -> StepResult:
+        """Execute one plan; raises whatever the model raises, with no token emitted."""
+        began = time.perf_counter()
+        self._apply_deltas(plan)
+        hidden = self._forward(plan)
+        rows, errors = self._draw(plan, hidden)
+        return StepResult(plan.step_id, rows, time.perf_counter() - began, errors)
+
+    def release(self, sequence_ids: Sequence[str]) -> None:
+        """Forget sequences that ended when no further step will say so."""
+        for sequence_id in sequence_ids:
+            self._sampler.release(sequence_id)
+
+    def _apply_deltas(self, plan: StepPlan) -> None:
+        for sequence_id in plan.released:
+            self._sampler.release(sequence_id)
+        for start in plan.started:
+            self._sampler.start(start)
+        if plan.copies:
+            self._memory.copy(plan.copies)
+
+    def _forward(self, plan: StepPlan) -> torch.Tensor:
+        flat: list[int] = []
+        for row in plan.rows:
+            flat.extend(row.token_ids)
+        token_ids = torch.tensor(flat, dtype=torch.int64, device=self._device)
+        attention_plan = self._attention.plan(plan.rows)
+        self.num_forwards += 1
+        return self._model.forward(token_ids, self._attention, attention_plan).hidden
+
+    def _draw(
+        self, plan: StepPlan, hidden: torch.Tensor
+    ) -> tuple[tuple[RowResult, ...], dict[str, str]]:
+        sampling, picks = _sampling_rows(plan.rows)
+        if not sampling:
+            return tuple(RowResult(row.sequence_id, ()) for row in plan.rows), {}
+        if len(picks) < hidden.shape[0]:
+            hidden = hidden[torch.tensor(picks, device=self._device)]
+        drawn, errors = self._sampler.sample(sampling, self._model.logits(hidden))
+        results = iter(drawn)
+        return tuple(
+            next(results) if row.samples else RowResult(row.sequence_id, ()) for row in plan.rows
+        ), errors
+
+
+def _sampling_rows(rows: Sequence[PlanRow]) -> tuple[list[PlanRow], list[int]]:
+    """Rows that draw, and the token rows whose logits they need: last known plus drafts."""
+    sampling: list[PlanRow] = []
+    picks: list[int] = []
+    end = 0
+    for row in rows:
+        end += len(row.token_ids)
+        if row.samples:
+            sampling.append(row)
+            picks.extend(range(end - row.num_drafts - 1, end))
+    return sampling, picks
