@@ -13,7 +13,8 @@ from typing import Any, Self
 
 from rtp_core.api import Request, SamplingParams
 from rtp_core.config.read import load_config
-from rtp_core.engine.assemble import build_engine
+from rtp_core.config.schema import EngineConfig
+from rtp_core.engine.assemble import Progress, build_engine
 from rtp_core.engine.contract import ModelInfo
 from rtp_core.engine.outputs import OutputBuilder, RequestOutput
 from rtp_core.errors import RequestError
@@ -78,8 +79,17 @@ class LLM:
     """
 
     def __init__(self, model: str = "demo", **settings: Any) -> None:
-        config = load_config(overrides={"model": model, **settings})
-        self._engine = build_engine(config)
+        self._open(load_config(overrides={"model": model, **settings}), None)
+
+    @classmethod
+    def from_config(cls, config: EngineConfig, progress: Progress | None = None) -> Self:
+        """An engine for a configuration already read; `progress` follows the weights."""
+        llm = cls.__new__(cls)
+        llm._open(config, progress)
+        return llm
+
+    def _open(self, config: EngineConfig, progress: Progress | None) -> None:
+        self._engine = build_engine(config, progress)
         self._reader = PromptReader(self._engine.info, config.model.chat_template)
         self._live: dict[str, _Live] = {}
 

@@ -1,0 +1,42 @@
+"""`rtp explain`: effective features, before any weight is read."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from rtp_core.cli.options import engine_parser, parse_config
+
+
+def command(argv: Sequence[str]) -> int:
+    """Text for people, `--json` for programs."""
+    parser = engine_parser("explain", "Print which part fills each role, why, and its cost.")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+    arguments, config = parse_config(parser, argv)
+    from rtp_core.engine.prepare import explain_prepared, prepare
+
+    report = explain_prepared(prepare(config))
+    if arguments.json:
+        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    else:
+        sys.stdout.write(_text(report))
+    return 0
+
+
+def _text(report: dict) -> str:
+    model, memory = report["model"], report["memory"]
+    lines = [
+        f"model    {model['path']}  {model['architecture']}  {model['dtype']}  "
+        f"context {model['max_model_len']}",
+        f"weights  {memory['weights_bytes'] / 2**20:.0f} MiB",
+        f"kv cache {memory['kv_bytes'] / 2**20:.0f} MiB = {memory['kv_tokens']} tokens "
+        f"({memory['kv_reason']})",
+        "",
+    ]
+    for feature in report["features"]:
+        state = "on " if feature["on"] else "off"
+        offer = feature["offer"] or "-"
+        owner = f"{feature['plugin']} {feature['version']}" if feature["plugin"] else "-"
+        lines.append(f"{state}  {feature['role']:<10} {offer:<24} {owner:<24} {feature['reason']}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,16 @@
+"""`rtp serve [MODEL]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rtp_core.cli.options import engine_parser, parse_config
+
+
+def command(argv: Sequence[str]) -> int:
+    """Serve until a signal arrives."""
+    parser = engine_parser("serve", "Serve a model over the OpenAI HTTP API, with a page at /.")
+    _, config = parse_config(parser, argv)
+    from rtp_core.server.serve import serve
+
+    return serve(config)

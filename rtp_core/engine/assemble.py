@@ -1,0 +1,176 @@
+"""Wiring, top to bottom: the only place that knows every part."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rtp_core.api import (
+    AttentionBackend,
+    KVMemory,
+    LoadStats,
+    ParallelContext,
+    Role,
+    SchedulingPolicy,
+    Speculator,
+    WeightLoader,
+)
+from rtp_core.config.environment import cache_dir
+from rtp_core.config.schema import EngineConfig
+from rtp_core.engine.contract import ModelInfo
+from rtp_core.engine.core import EngineCore, EngineParts
+from rtp_core.engine.prepare import (
+    Prepared,
+    explain_prepared,
+    prepare,
+    sampling_defaults,
+    stop_token_ids,
+)
+from rtp_core.execution.model_runner import ModelRunner
+from rtp_core.kv.block_hash import load_or_create_secret
+from rtp_core.kv.cache import KVCache
+from rtp_core.loading.load import load_weights
+from rtp_core.loading.plan import plan_weights
+from rtp_core.sampling.sampler import Sampler
+from rtp_core.scheduling.scheduler import Scheduler
+from rtp_core.speculation.controller import SpeculationController
+from rtp_core.text.gguf_tokenizer import write_tokenizer
+from rtp_kernels.registry import resolver
+
+log = logging.getLogger("rtp.engine")
+Progress = Callable[[int, int], None]
+"""Called with (bytes done, bytes in all) while weights load."""
+
+
+def build_engine(config: EngineConfig, progress: Progress | None = None) -> EngineCore:
+    """Config in, running engine out. Errors appear here, before the first request."""
+    prepared = prepare(config)
+    host, context, spec, limits = (
+        prepared.host,
+        prepared.context,
+        prepared.spec,
+        prepared.context.limits,
+    )
+    loader: WeightLoader = host.build(Role.LOADER, config.loading.loader, context)
+    backend: AttentionBackend = host.build(Role.ATTENTION, _attention_name(config), context)
+    policy: SchedulingPolicy = host.build(Role.SCHEDULER, config.scheduling.policy, context)
+    speculators: list[tuple[str, Speculator]] = [
+        (name, host.build(Role.SPECULATOR, name, context)) for name in config.speculation.methods
+    ]
+    host.seal()
+
+    info = _model_info(prepared)
+    parameters, load = _load(prepared, loader, progress)
+    model = prepared.family.build(spec, parameters, ParallelContext(), resolver(context.device))
+    memory = prepared.store.open(
+        spec.kv_groups, prepared.budget.num_blocks, limits.block_size, context.device
+    )
+    attention = backend.bind(spec, memory, limits.block_size)
+    cache = _cache(prepared, memory)
+    eos = frozenset(info.eos_token_ids)
+    plugin_errors: Counter[str] = Counter()
+    return EngineCore(
+        EngineParts(
+            info=info,
+            scheduler=Scheduler(policy, cache, limits, context.clock, eos),
+            runner=ModelRunner(
+                model, attention, memory, Sampler(spec.vocab_size, eos), context.device
+            ),
+            speculation=SpeculationController(
+                speculators, limits.max_draft_tokens, _on_error(prepared, plugin_errors)
+            ),
+            memory=memory,
+            costs=context.costs,
+            load=load,
+            explain=lambda: explain_prepared(prepared),
+            plugin_errors=plugin_errors,
+        )
+    )
+
+
+def write_tokenizer_files(prepared: Prepared) -> Path:
+    """Directory with tokenizer.json: the model's own, or rebuilt once from GGUF metadata."""
+    override = prepared.config.model.tokenizer
+    if override is not None:
+        return Path(override)
+    checkpoint = prepared.checkpoint
+    if checkpoint.gguf_metadata is None:
+        return checkpoint.root
+    directory = cache_dir() / "tokenizers" / checkpoint.content_id
+    if not (directory / "tokenizer.json").is_file():
+        write_tokenizer(checkpoint.gguf_metadata, directory)
+    return directory
+
+
+def _attention_name(config: EngineConfig) -> str:
+    return "torch" if config.model.attention == "auto" else config.model.attention
+
+
+def _load(
+    prepared: Prepared, loader: WeightLoader, progress: Progress | None
+) -> tuple[dict[str, Any], LoadStats]:
+    table = prepared.family.weights(prepared.spec)
+    plan = plan_weights(table, prepared.checkpoint)
+    done = 0
+
+    def advance(num_bytes: int) -> None:
+        nonlocal done
+        done += num_bytes
+        if progress is not None:
+            progress(done, plan.num_bytes)
+
+    parameters, stats = load_weights(plan, loader, prepared.context.device, advance)
+    log.info(
+        "weights_loaded strategy=%s bytes=%d seconds=%.3f",
+        stats.strategy,
+        stats.bytes_read,
+        stats.seconds,
+    )
+    return parameters, stats
+
+
+def _cache(prepared: Prepared, memory: KVMemory) -> KVCache:
+    config = prepared.config.kv
+    secret_file = config.hash_secret_file or str(cache_dir() / "hash_secret")
+    return KVCache(
+        groups=prepared.spec.kv_groups,
+        spaces=[memory.space(index) for index in range(len(prepared.spec.kv_groups))],
+        block_size=prepared.context.limits.block_size,
+        secret=load_or_create_secret(Path(secret_file)),
+        fingerprint=prepared.spec.fingerprint,
+        prefix_caching=config.prefix_caching,
+        watermark=config.watermark,
+    )
+
+
+def _model_info(prepared: Prepared) -> ModelInfo:
+    config, spec = prepared.config, prepared.spec
+    names = config.model.served_name or (config.model.path,)
+    return ModelInfo(
+        name=names[0],
+        architecture=spec.architecture,
+        max_model_len=spec.max_model_len,
+        vocab_size=spec.vocab_size,
+        eos_token_ids=stop_token_ids(prepared.checkpoint),
+        tokenizer_dir=str(write_tokenizer_files(prepared)),
+        dtype=spec.dtype,
+        defaults=sampling_defaults(prepared.checkpoint),
+    )
+
+
+def _on_error(prepared: Prepared, errors: Counter[str]) -> Callable[[str, Exception], None]:
+    def report(name: str, error: Exception) -> None:
+        plugin, version = prepared.host.owner(f"{Role.SPECULATOR.value}:{name}")
+        errors[plugin] += 1
+        log.error(
+            "speculator_dropped name=%s plugin=%s version=%s error=%r",
+            name,
+            plugin,
+            version,
+            str(error),
+        )
+
+    return report
