@@ -73,9 +73,7 @@ class AsyncLLM:
             pass
         return builder.output
 
-    async def _stream(
-        self, builder: OutputBuilder, request: Request
-    ) -> AsyncIterator[StreamChunk]:
+    async def _stream(self, builder: OutputBuilder, request: Request) -> AsyncIterator[StreamChunk]:
         events = self._backend.generate(request)
         async for event in events:
             text = builder.feed(event)

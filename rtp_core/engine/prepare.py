@@ -67,9 +67,7 @@ def prepare(config: EngineConfig, device: str = "cpu") -> Prepared:
     context = dataclasses.replace(context, model=spec)
     store: KVStore = host.build(Role.KV_STORE, config.kv.store, context)
     budget = plan_cache(config, spec, store, limits, available_bytes())
-    return Prepared(
-        config, checkpoint, host, resolution, spec, family, store, budget, context
-    )
+    return Prepared(config, checkpoint, host, resolution, spec, family, store, budget, context)
 
 
 def explain_prepared(prepared: Prepared) -> dict[str, Any]:

@@ -35,9 +35,7 @@ class MeasuredCosts:
         """Blend a measured step into its bucket."""
         key = _bucket(num_tokens, context_tokens, num_rows)
         before = self._table.get(key)
-        self._table[key] = (
-            seconds if before is None else before + self._WEIGHT * (seconds - before)
-        )
+        self._table[key] = seconds if before is None else before + self._WEIGHT * (seconds - before)
 
 
 def _bucket(num_tokens: int, context_tokens: int, num_rows: int) -> tuple[int, int, int]:
