@@ -71,13 +71,8 @@ class ParallelContext:
         return tensor
 
 
-class AttentionPlan(Protocol):
-    """Everything attention needs that is the same in all layers, made once a step."""
-
-    @property
-    def num_tokens(self) -> int:
-        """Token rows of the step."""
-        ...
+AttentionPlan = Any
+"""Opaque to models: what `plan` makes once a step, `run` takes back in every layer."""
 
 
 class BoundAttention(Protocol):

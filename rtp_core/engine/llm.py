@@ -190,7 +190,9 @@ class LLM:
         live: list[_Live] = []
         try:
             for request, prompt in requests:
-                live.append(self._submit(request, prompt))  # one by one: a refusal drops those queued
+                live.append(
+                    self._submit(request, prompt)
+                )  # one by one: a refusal drops those queued
             while not all(one.builder.finished for one in live):
                 self._pump()
         finally:

@@ -1,0 +1,212 @@
+"""CPU forms of paged attention.
+
+bfloat16 takes the fastest form by shape, as measured: one new token -> scaled dot product
+attention with the query heads of a KV head folded into rows (one call over the keys' view);
+many single tokens -> one padded call over gathered keys; prefill -> blocks of 64 queries,
+keys cut at the block's end.
+
+float32 is exact in the sense of batching: every query's result has the same bits however
+the prompt was chunked and whoever shares the step. Keys are taken in tiles of 128 aligned at
+key 0, products always have at least 16 rows, and tiles are added in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch.nn import functional
+
+from rtp_kernels.paged_attention.plan import AttentionPlan, Batch, Geometry, RowKeys
+from rtp_kernels.paged_attention.reference import split_heads, visible, write
+
+QUERY_BLOCK = 64
+KEY_TILE = 128
+MIN_ROWS = 16
+Planes = tuple[torch.Tensor, torch.Tensor]
+Norms = tuple[torch.Tensor, torch.Tensor, float] | None
+
+
+def bind(dtype: str) -> Callable[..., torch.Tensor]:
+    """The exact form for float32, the fast one otherwise."""
+    return _exact if dtype == "float32" else _fast
+
+
+def _fast(
+    qkv: torch.Tensor,
+    planes: Planes,
+    plan: AttentionPlan,
+    geometry: Geometry,
+    norms: Norms = None,
+) -> torch.Tensor:
+    q, k, v = split_heads(qkv, plan, geometry, norms)
+    _write(planes, k, v, plan)
+    if plan.batch is not None:
+        return _batched(q, planes, plan.batch, geometry)
+    out = torch.empty_like(q)
+    for row in plan.rows:
+        queries = q[row.begin : row.begin + row.num_new]
+        keys, values = _row_planes(planes, row)
+        attend = _single if row.num_new == 1 else _blocked
+        attend(queries, keys, values, row, geometry, out[row.begin : row.begin + row.num_new])
+    return out.flatten(1)
+
+
+def _write(planes: Planes, k: torch.Tensor, v: torch.Tensor, plan: AttentionPlan) -> None:
+    """One slice copy when the slots are a run, else by index."""
+    if plan.first_slot < 0:
+        write(*planes, k, v, plan)
+        return
+    end = plan.first_slot + k.shape[0]
+    planes[0][:, plan.first_slot : end].copy_(k.transpose(0, 1))
+    planes[1][:, plan.first_slot : end].copy_(v.transpose(0, 1))
+
+
+def _row_planes(planes: Planes, row: RowKeys) -> Planes:
+    """Keys and values [kv_heads, num_keys, head_dim]: a view if the slots are a run."""
+    if row.index is None:
+        begin, end = row.first_slot, row.first_slot + row.num_keys
+        return planes[0][:, begin:end], planes[1][:, begin:end]
+    return planes[0].index_select(1, row.index), planes[1].index_select(1, row.index)
+
+
+def _single(
+    q: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    row: RowKeys,
+    geometry: Geometry,
+    out: torch.Tensor,
+) -> None:
+    if geometry.window is not None and row.num_keys > geometry.window:
+        keys, values = keys[:, -geometry.window :], values[:, -geometry.window :]
+    folded = q.view(1, geometry.num_kv_heads, geometry.group, geometry.head_dim)
+    done = functional.scaled_dot_product_attention(
+        folded, keys[None], values[None], scale=geometry.scale
+    )
+    out.copy_(done.view(out.shape))
+
+
+def _batched(q: torch.Tensor, planes: Planes, batch: Batch, geometry: Geometry) -> torch.Tensor:
+    rows, kv_heads, dim = q.shape[0], geometry.num_kv_heads, geometry.head_dim
+    shape = (kv_heads, rows, batch.width, dim)
+    keys = planes[0].index_select(1, batch.index).view(shape)
+    values = planes[1].index_select(1, batch.index).view(shape)
+    folded = q.reshape(rows, kv_heads, geometry.group, dim)
+    if batch.width <= KEY_TILE:
+        done = functional.scaled_dot_product_attention(
+            folded,
+            keys.transpose(0, 1),
+            values.transpose(0, 1),
+            attn_mask=batch.bias,
+            scale=geometry.scale,
+        )
+        return done.reshape(rows, -1)
+    scores = torch.matmul(folded.transpose(0, 1), keys.transpose(2, 3)).float()
+    bias = batch.bias.view(1, rows, 1, batch.width)
+    weights = torch.softmax(scores * geometry.scale + bias, dim=-1).to(values.dtype)
+    return torch.matmul(weights, values).transpose(0, 1).reshape(rows, -1)
+
+
+def _blocked(
+    q: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    row: RowKeys,
+    geometry: Geometry,
+    out: torch.Tensor,
+) -> None:
+    past = row.num_keys - row.num_new
+    mask = visible(row, geometry.window, q.device) if _irregular(row, geometry) else None
+    for begin in range(0, row.num_new, QUERY_BLOCK):
+        end = min(begin + QUERY_BLOCK, row.num_new)
+        last = row.num_keys if row.tree is not None else past + end
+        folded = _fold(q[begin:end], geometry)
+        scores = torch.bmm(folded, keys[:, :last].transpose(1, 2)).float()
+        scores = scores.view(-1, end - begin, last).mul_(geometry.scale)
+        if mask is not None:
+            scores.masked_fill_(~mask[begin:end, :last], float("-inf"))
+        else:
+            scores[:, :, past + begin :].add_(_triangle(end - begin, q.device))
+        weights = scores.softmax(dim=-1).to(values.dtype).view(folded.shape[0], -1, last)
+        _unfold(torch.bmm(weights, values[:, :last]), out[begin:end], geometry)
+
+
+def _irregular(row: RowKeys, geometry: Geometry) -> bool:
+    window = geometry.window
+    return row.tree is not None or (window is not None and row.num_keys > window)
+
+
+@lru_cache(maxsize=2 * QUERY_BLOCK)
+def _triangle(size: int, device: torch.device) -> torch.Tensor:
+    """[size, size] float32, -inf above the diagonal."""
+    return torch.full((size, size), float("-inf"), device=device).triu_(1)
+
+
+def _fold(q: torch.Tensor, geometry: Geometry) -> torch.Tensor:
+    """[n, heads, dim] -> [kv_heads, group * n, dim]."""
+    split = q.view(q.shape[0], geometry.num_kv_heads, geometry.group, geometry.head_dim)
+    return split.permute(1, 2, 0, 3).reshape(geometry.num_kv_heads, -1, geometry.head_dim)
+
+
+def _unfold(done: torch.Tensor, out: torch.Tensor, geometry: Geometry) -> None:
+    """Inverse of `_fold`, into out [n, heads, dim]."""
+    split = done.view(geometry.num_kv_heads, geometry.group, out.shape[0], geometry.head_dim)
+    target = out.view(out.shape[0], geometry.num_kv_heads, geometry.group, geometry.head_dim)
+    target.copy_(split.permute(2, 0, 1, 3))
+
+
+def _exact(
+    qkv: torch.Tensor,
+    planes: Planes,
+    plan: AttentionPlan,
+    geometry: Geometry,
+    norms: Norms = None,
+) -> torch.Tensor:
+    q, k, v = split_heads(qkv, plan, geometry, norms)
+    _write(planes, k, v, plan)
+    out = torch.empty_like(q)
+    for row in plan.rows:
+        keys, values = _tiled(_row_planes(planes, row), row.num_keys)
+        mask = visible(row, geometry.window, q.device)
+        mask = functional.pad(mask, (0, keys.shape[1] * KEY_TILE - row.num_keys))
+        for begin in range(0, row.num_new, QUERY_BLOCK):
+            end = min(begin + QUERY_BLOCK, row.num_new)
+            at = slice(row.begin + begin, row.begin + end)
+            _exact_block(q[at], keys, values, mask[begin:end], geometry, out[at])
+    return out.flatten(1)
+
+
+def _tiled(planes: Planes, num_keys: int) -> Planes:
+    """Keys as [kv_heads, tiles, dim, 128] and values as [kv_heads, tiles, 128, dim]."""
+    short = -num_keys % KEY_TILE
+    keys, values = (functional.pad(plane, (0, 0, 0, short)) for plane in planes)
+    shape = (keys.shape[0], -1, KEY_TILE, keys.shape[2])
+    return keys.reshape(shape).transpose(2, 3).contiguous(), values.reshape(shape)
+
+
+def _exact_block(
+    q: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor,
+    geometry: Geometry,
+    out: torch.Tensor,
+) -> None:
+    num_rows = geometry.group * q.shape[0]
+    folded = _fold(q, geometry)
+    folded = functional.pad(folded, (0, 0, 0, max(0, MIN_ROWS - num_rows)))
+    scores = torch.matmul(folded[:, None], keys)[:, :, :num_rows] * geometry.scale
+    tiles = mask.view(q.shape[0], -1, KEY_TILE).transpose(0, 1)
+    scores.masked_fill_(~tiles.repeat(1, geometry.group, 1), float("-inf"))
+    peak = scores.amax(dim=(1, 3), keepdim=True)
+    weights = torch.exp(scores - peak)
+    sums = weights.sum(dim=3, keepdim=True)
+    weights = functional.pad(weights, (0, 0, 0, max(0, MIN_ROWS - num_rows)))
+    parts = torch.matmul(weights, values)[:, :, :num_rows]
+    total, norm = parts[:, 0].clone(), sums[:, 0].clone()
+    for tile in range(1, parts.shape[1]):
+        total += parts[:, tile]
+        norm += sums[:, tile]
+    _unfold(total / norm, out, geometry)

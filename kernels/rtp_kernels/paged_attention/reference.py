@@ -1,0 +1,96 @@
+"""Rotary, write to the pages, attention over the pages: the definition.
+
+qkv [tokens, (heads + 2 * kv_heads) * head_dim] -> [tokens, heads * head_dim]. Keys are
+normalised (if `q_norm`, `k_norm` are given) and rotated before they are stored. Softmax in
+float32. A key is visible iff it precedes or equals the query in its row's order (or is its
+ancestor in a tree) and lies inside the window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from rtp_kernels.norm_linear.reference import rms_norm
+from rtp_kernels.paged_attention.plan import AttentionPlan, Geometry, RowKeys
+from rtp_kernels.paged_attention.rotary import rotate
+
+
+def visible(keys: RowKeys, window: int | None, device: torch.device) -> torch.Tensor:
+    """[num_new, num_keys] bool mask of a row."""
+    past = keys.num_keys - keys.num_new
+    queries = torch.arange(past, keys.num_keys, device=device)[:, None]
+    columns = torch.arange(keys.num_keys, device=device)[None]
+    mask = columns <= queries
+    if keys.tree is not None:
+        mask[:, past:] = keys.tree
+    if window is not None:
+        mask &= queries - columns < window
+    return mask
+
+
+def split_heads(
+    qkv: torch.Tensor,
+    plan: AttentionPlan,
+    geometry: Geometry,
+    norms: tuple[torch.Tensor, torch.Tensor, float] | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rotated q [tokens, heads, dim], rotated k and plain v [tokens, kv_heads, dim]."""
+    heads, kv_heads = geometry.num_heads, geometry.num_kv_heads
+    split = qkv.view(qkv.shape[0], heads + 2 * kv_heads, geometry.head_dim)
+    turned = split[:, : heads + kv_heads]
+    if norms is not None:
+        q_norm, k_norm, eps = norms
+        q = rms_norm(turned[:, :heads], q_norm, eps)
+        k = rms_norm(turned[:, heads:], k_norm, eps)
+        turned = torch.cat((q, k), dim=1)
+    turned = rotate(turned, plan.cos, plan.sin)
+    return turned[:, :heads], turned[:, heads:], split[:, heads + kv_heads :]
+
+
+def write(
+    plane_k: torch.Tensor,
+    plane_v: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    plan: AttentionPlan,
+) -> None:
+    """Store k and v [tokens, kv_heads, dim] in their slots of the planes."""
+    if plan.writers is not None:
+        k, v = k[plan.writers], v[plan.writers]
+    plane_k.index_copy_(1, plan.slots, k.transpose(0, 1))
+    plane_v.index_copy_(1, plan.slots, v.transpose(0, 1))
+
+
+def paged_attention(
+    qkv: torch.Tensor,
+    planes: tuple[torch.Tensor, torch.Tensor],
+    plan: AttentionPlan,
+    geometry: Geometry,
+    norms: tuple[torch.Tensor, torch.Tensor, float] | None = None,
+) -> torch.Tensor:
+    """The definition, one row after the other, in float32."""
+    q, k, v = split_heads(qkv, plan, geometry, norms)
+    write(*planes, k, v, plan)
+    out = torch.empty_like(q)
+    for keys in plan.rows:
+        end = keys.begin + keys.num_new
+        slots = keys.index
+        if slots is None:
+            slots = torch.arange(
+                keys.first_slot, keys.first_slot + keys.num_keys, device=qkv.device
+            )
+        key = planes[0][:, slots].float().repeat_interleave(geometry.group, dim=0)
+        value = planes[1][:, slots].float().repeat_interleave(geometry.group, dim=0)
+        scores = torch.einsum("qhd,hkd->hqk", q[keys.begin : end].float(), key) * geometry.scale
+        mask = visible(keys, geometry.window, qkv.device)
+        weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+        out[keys.begin : end] = torch.einsum("hqk,hkd->qhd", weights, value).to(out.dtype)
+    return out.flatten(1)
+
+
+def bind(dtype: str) -> Callable[..., torch.Tensor]:
+    """Same for every dtype."""
+    del dtype
+    return paged_attention

@@ -1,0 +1,30 @@
+"""Rotary position embedding, half-split layout (Su et al. 2021; GPT-NeoX order)."""
+
+from __future__ import annotations
+
+import torch
+
+
+def rotary_tables(
+    inv_freq: torch.Tensor, positions: torch.Tensor, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and signed sin [tokens, 1, 2 * len(inv_freq)], computed in float32.
+
+    The sign of the first half of sin is flipped, so that rotating is
+    ``x * cos + swap_halves(x) * sin``.
+    """
+    angles = positions.to(torch.float32)[:, None] * inv_freq.to(torch.float32)
+    cos, sin = angles.cos(), angles.sin()
+    both_cos = torch.cat((cos, cos), dim=-1)
+    both_sin = torch.cat((-sin, sin), dim=-1)
+    return both_cos[:, None].to(dtype), both_sin[:, None].to(dtype)
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """x [tokens, heads, head_dim]; dimensions past the tables' width pass through."""
+    width = cos.shape[-1]
+    if width == x.shape[-1]:
+        return torch.addcmul(x * cos, x.roll(width // 2, dims=-1), sin)
+    turned = x[..., :width]
+    turned = torch.addcmul(turned * cos, turned.roll(width // 2, dims=-1), sin)
+    return torch.cat((turned, x[..., width:]), dim=-1)

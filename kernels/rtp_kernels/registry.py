@@ -1,0 +1,62 @@
+"""Which implementation of an operation serves a device and dtype; resolved at model build."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+OPERATIONS = (
+    "embed",
+    "norm_linear",
+    "linear_residual",
+    "norm_gate_up",
+    "block_copy",
+    "paged_attention",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Implementation:
+    """`module` holds ``bind(dtype) -> callable``; `devices` empty means any device."""
+
+    operation: str
+    backend: str
+    module: str
+    devices: frozenset[str]
+    priority: int
+
+
+_IMPLEMENTATIONS: list[Implementation] = [
+    Implementation(name, "reference", f"rtp_kernels.{name}.reference", frozenset(), 0)
+    for name in OPERATIONS
+] + [
+    Implementation(name, "cpu", f"rtp_kernels.{name}.cpu", frozenset({"cpu"}), 10)
+    for name in ("norm_linear", "linear_residual", "norm_gate_up", "paged_attention")
+]
+
+
+def resolve(operation: str, device: str, dtype: str) -> Callable[..., Any]:
+    """The bound callable of highest priority. Raises LookupError naming the nearest name."""
+    fitting = [
+        one
+        for one in _IMPLEMENTATIONS
+        if one.operation == operation and (not one.devices or device in one.devices)
+    ]
+    if not fitting:
+        near = difflib.get_close_matches(operation, OPERATIONS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise LookupError(f"no operation {operation!r} for {device}{hint}")
+    best = max(fitting, key=lambda one: one.priority)
+    return import_module(best.module).bind(dtype)
+
+
+def resolver(device: str, dtype: str) -> Callable[[str], Callable[..., Any]]:
+    """`resolve` with device and dtype filled in, as model files take it."""
+
+    def bound(operation: str) -> Callable[..., Any]:
+        return resolve(operation, device, dtype)
+
+    return bound

@@ -1,0 +1,20 @@
+"""Offers of this room."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rtp_core.api import BuildContext, ModelFamily, Offer, Role, hookimpl
+
+
+@hookimpl
+def rtp_models() -> tuple[Offer, ...]:
+    """Llama covers Llama 2, 3, 3.x and SmolLM2."""
+    return (Offer(Role.MODEL, "LlamaForCausalLM", _llama),)
+
+
+def _llama(context: BuildContext, options: Any) -> ModelFamily:
+    del context, options
+    from rtp_core.models.llama import LlamaFamily
+
+    return LlamaFamily()
