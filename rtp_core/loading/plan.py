@@ -1,0 +1,95 @@
+"""From a weight table and a checkpoint to a complete, checked plan."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from rtp_core.api import (
+    ParameterSpec,
+    Placement,
+    TensorInfo,
+    WeightPlan,
+    WeightRule,
+    WeightTable,
+)
+from rtp_core.errors import WeightLoadError
+from rtp_core.loading.checkpoint import Checkpoint
+
+log = logging.getLogger("rtp.loading")
+_MOST_NAMES = 10
+_TIED = "lm_head.weight"
+
+
+def plan_weights(table: WeightTable, checkpoint: Checkpoint) -> WeightPlan:
+    """Every destination row filled exactly once, or WeightLoadError before any allocation."""
+    parameters = {one.name: one for one in table.parameters}
+    missing = [rule.source for rule in table.rules if rule.source not in checkpoint.tensors]
+    if missing:
+        raise WeightLoadError(
+            f"missing: {_some(missing)}", file=str(checkpoint.root), remedy=_remedy(missing)
+        )
+    _refuse_unexpected(table, checkpoint)
+    placements = []
+    for rule in table.rules:
+        tensor = checkpoint.tensors[rule.source]
+        _check_shape(tensor, rule, parameters[rule.destination])
+        placements.append(Placement(tensor, rule))
+    _check_coverage(table)
+    files = {placement.tensor.file for placement in placements}
+    return WeightPlan(
+        table.parameters,
+        tuple(placements),
+        {file: Path(file).stat().st_size for file in sorted(files)},
+    )
+
+
+def _refuse_unexpected(table: WeightTable, checkpoint: Checkpoint) -> None:
+    used = {rule.source for rule in table.rules}
+    rest = [
+        name for name in checkpoint.tensors if name not in used and not name.endswith(table.ignored)
+    ]
+    if _TIED in rest:
+        rest.remove(_TIED)
+        log.info("tied_head tensor=%s ignored=true", _TIED)
+    if rest:
+        raise WeightLoadError(f"unexpected: {_some(rest)}", file=str(checkpoint.root))
+
+
+def _check_shape(tensor: TensorInfo, rule: WeightRule, parameter: ParameterSpec) -> None:
+    wanted = (rule.num_rows, *parameter.shape[1:])
+    if tensor.shape != wanted:
+        raise WeightLoadError(
+            f"shape {list(tensor.shape)}, the configuration says {list(wanted)}",
+            file=tensor.file,
+            tensor=tensor.name,
+        )
+
+
+def _check_coverage(table: WeightTable) -> None:
+    rules: dict[str, list[WeightRule]] = {one.name: [] for one in table.parameters}
+    for rule in table.rules:
+        rules[rule.destination].append(rule)
+    for parameter in table.parameters:
+        at = 0
+        for rule in sorted(rules[parameter.name], key=lambda one: one.row_offset):
+            if rule.row_offset != at:
+                raise WeightLoadError(f"rows around {at} are not filled once", tensor=rule.source)
+            at += rule.num_rows
+        if at != parameter.shape[0]:
+            raise WeightLoadError(
+                f"{at} of {parameter.shape[0]} rows are filled", tensor=parameter.name
+            )
+
+
+def _remedy(missing: list[str]) -> str:
+    if missing == [_TIED]:
+        return "set tie_word_embeddings in config.json if the head is tied"
+    return "the checkpoint is incomplete or config.json belongs to another model"
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more
