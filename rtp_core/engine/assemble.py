@@ -64,7 +64,9 @@ def build_engine(config: EngineConfig, progress: Progress | None = None) -> Engi
 
     info = _model_info(prepared)
     parameters, load = _load(prepared, loader, progress)
-    model = prepared.family.build(spec, parameters, ParallelContext(), resolver(context.device))
+    model = prepared.family.build(
+        spec, parameters, ParallelContext(), resolver(context.device, spec.dtype)
+    )
     memory = prepared.store.open(
         spec.kv_groups, prepared.budget.num_blocks, limits.block_size, context.device
     )
@@ -80,7 +82,10 @@ def build_engine(config: EngineConfig, progress: Progress | None = None) -> Engi
                 model, attention, memory, Sampler(spec.vocab_size, eos), context.device
             ),
             speculation=SpeculationController(
-                speculators, limits.max_draft_tokens, _on_error(prepared, plugin_errors)
+                speculators,
+                limits.max_draft_tokens,
+                spec.vocab_size,
+                _on_error(prepared, plugin_errors),
             ),
             memory=memory,
             costs=context.costs,

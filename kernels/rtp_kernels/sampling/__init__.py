@@ -1,0 +1,1 @@
+"""Counter-based sampling: noise depends on seed, position, choice and token only."""

@@ -1,0 +1,120 @@
+"""Who drafts for which row; drafters that fail are dropped, requests go on."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from rtp_core.api import Commit, Draft, DraftRow, Speculator
+
+log = logging.getLogger("rtp.speculation")
+MAX_BAD_DRAFTS = 8
+_NOTHING = ("", Draft())
+
+
+@dataclass(slots=True)
+class SpeculationStats:
+    """Counts since start; `method_tokens` counts accepted drafts by method."""
+
+    drafts: int = 0
+    draft_tokens: int = 0
+    accepted_tokens: int = 0
+    method_tokens: Counter[str] = field(default_factory=Counter)
+
+
+class SpeculationController:
+    """Asks the speculators in order of configuration; the first that drafts a row wins it."""
+
+    def __init__(
+        self,
+        speculators: Sequence[tuple[str, Speculator]],
+        max_draft_tokens: int,
+        vocab_size: int,
+        on_error: Callable[[str, Exception], None],
+    ) -> None:
+        self._speculators = dict(speculators)
+        self._max = max_draft_tokens
+        self._vocab_size = vocab_size
+        self._on_error = on_error
+        self._bad: Counter[str] = Counter()
+        self._method: dict[str, str] = {}
+        self.stats = SpeculationStats()
+
+    @property
+    def active(self) -> bool:
+        """False when no drafter is configured or all were dropped."""
+        return bool(self._speculators)
+
+    def propose(self, rows: Sequence[DraftRow]) -> list[tuple[str, Draft]]:
+        """(method, draft) a row, in order; method "" where nobody drafted."""
+        proposals = [_NOTHING] * len(rows)
+        for name, speculator in list(self._speculators.items()):
+            places = [place for place, found in enumerate(proposals) if not found[0]]
+            if not places:
+                break
+            drafts = self._ask(name, speculator, [rows[place] for place in places])
+            for place, draft in zip(places, drafts, strict=True):
+                checked = self._check(name, draft, rows[place])
+                if checked.token_ids:
+                    proposals[place] = (name, checked)
+        for row, (name, _) in zip(rows, proposals, strict=True):
+            if name:
+                self._method[row.sequence_id] = name
+        return proposals
+
+    def observe(self, commits: Sequence[Commit]) -> None:
+        """Count, and tell the drafters."""
+        for commit in commits:
+            method = self._method.pop(commit.sequence_id, None)
+            if commit.num_drafted and method is not None:
+                self.stats.drafts += 1
+                self.stats.draft_tokens += commit.num_drafted
+                self.stats.accepted_tokens += commit.num_accepted
+                self.stats.method_tokens[method] += commit.num_accepted
+        for name, speculator in list(self._speculators.items()):
+            try:
+                speculator.observe(commits)
+            except Exception as error:  # noqa: BLE001 (a drafter may not stop the engine)
+                self._drop(name, error)
+
+    def release(self, sequence_id: str) -> None:
+        """A sequence left the batch."""
+        self._method.pop(sequence_id, None)
+        for name, speculator in list(self._speculators.items()):
+            try:
+                speculator.release(sequence_id)
+            except Exception as error:  # noqa: BLE001 (a drafter may not stop the engine)
+                self._drop(name, error)
+
+    def _ask(self, name: str, speculator: Speculator, rows: Sequence[DraftRow]) -> Sequence[Draft]:
+        try:
+            drafts = speculator.propose(rows)
+            if len(drafts) != len(rows):
+                raise ValueError(f"{len(drafts)} drafts for {len(rows)} rows")  # noqa: TRY301
+        except Exception as error:  # noqa: BLE001 (a drafter may not stop the engine)
+            self._drop(name, error)
+            return [Draft()] * len(rows)
+        return drafts
+
+    def _check(self, name: str, draft: Draft, row: DraftRow) -> Draft:
+        """Clamp to what fits; a malformed draft counts against its drafter."""
+        limit = min(self._max, row.max_tokens)
+        tokens = tuple(draft.token_ids[:limit])
+        parents = None if draft.parents is None else tuple(draft.parents[:limit])
+        ids_fit = all(isinstance(token, int) and 0 <= token < self._vocab_size for token in tokens)
+        tree_fits = parents is None or (
+            len(parents) == len(tokens)
+            and all(-1 <= parent < child for child, parent in enumerate(parents))
+        )
+        if ids_fit and tree_fits:
+            return Draft(tokens, parents)
+        self._bad[name] += 1
+        if self._bad[name] >= MAX_BAD_DRAFTS and name in self._speculators:
+            self._drop(name, ValueError(f"{self._bad[name]} malformed drafts"))
+        return Draft()
+
+    def _drop(self, name: str, error: Exception) -> None:
+        self._speculators.pop(name, None)
+        self._on_error(name, error)
