@@ -30,8 +30,8 @@ from rtp_core.engine.prepare import (
     stop_token_ids,
 )
 from rtp_core.execution.model_runner import ModelRunner
-from rtp_core.kv.block_hash import load_or_create_secret
-from rtp_core.kv.cache import KVCache
+from rtp_core.kv.block_hash import BlockHasher, load_or_create_secret
+from rtp_core.kv.cache import CacheSettings, KVCache
 from rtp_core.loading.load import load_weights
 from rtp_core.loading.plan import plan_weights
 from rtp_core.sampling.sampler import Sampler
@@ -140,14 +140,14 @@ def _load(
 def _cache(prepared: Prepared, memory: KVMemory) -> KVCache:
     config = prepared.config.kv
     secret_file = config.hash_secret_file or str(cache_dir() / "hash_secret")
+    block_size = prepared.context.limits.block_size
     return KVCache(
-        groups=prepared.spec.kv_groups,
-        spaces=[memory.space(index) for index in range(len(prepared.spec.kv_groups))],
-        block_size=prepared.context.limits.block_size,
-        secret=load_or_create_secret(Path(secret_file)),
-        fingerprint=prepared.spec.fingerprint,
-        prefix_caching=config.prefix_caching,
-        watermark=config.watermark,
+        prepared.spec.kv_groups,
+        [memory.space(index) for index in range(len(prepared.spec.kv_groups))],
+        BlockHasher(load_or_create_secret(Path(secret_file)), block_size),
+        CacheSettings(
+            block_size, prepared.spec.fingerprint, config.prefix_caching, config.watermark
+        ),
     )
 
 

@@ -19,7 +19,9 @@ Listener = Callable[[KVEvent], None]
 class BlockPool:
     """Owns the references and the prefix index over a KVSpace."""
 
-    def __init__(self, group: int, space: KVSpace, block_size: int, listener: Listener | None):
+    def __init__(
+        self, group: int, space: KVSpace, block_size: int, listener: Listener | None
+    ) -> None:
         self._group = group
         self._space = space
         self._block_size = block_size

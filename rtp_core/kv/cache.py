@@ -38,24 +38,33 @@ class Match:
     blocks: tuple[tuple[int | None, ...], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """`fingerprint` of the model roots the keys; `watermark` is kept free at admission."""
+
+    block_size: int
+    fingerprint: str = ""
+    prefix_caching: bool = True
+    watermark: float = 0.05
+
+
 class KVCache:
     """Matching, growth, publication and release. Bookkeeping only; no torch."""
 
-    def __init__(  # noqa: PLR0913 (assembled in one place from eight independent settings)
+    def __init__(
         self,
         groups: Sequence[KVGroup],
         spaces: Sequence[KVSpace],
-        block_size: int,
         hasher: BlockHasher,
-        fingerprint: str = "",
-        prefix_caching: bool = True,
-        watermark: float = 0.05,
+        settings: CacheSettings,
         listener: Listener | None = None,
     ) -> None:
+        block_size = settings.block_size
+        watermark = settings.watermark
         self.block_size = block_size
-        self.prefix_caching = prefix_caching
+        self.prefix_caching = settings.prefix_caching
         self._hasher = hasher
-        self._fingerprint = fingerprint
+        self._fingerprint = settings.fingerprint
         self._windows = tuple(group.sliding_window for group in groups)
         self._pools = tuple(
             BlockPool(number, space, block_size, listener) for number, space in enumerate(spaces)
