@@ -10,7 +10,7 @@ import pluggy
 
 from rtp_core.api import BuildContext, Offer, Role, hookspecs
 from rtp_core.config.rules import nearest
-from rtp_core.errors import ConfigError, PluginError
+from rtp_core.errors import ConfigError, ResolutionError
 from rtp_core.plugins.attribution import REPORT, call, failure
 from rtp_core.plugins.hooks import OPTIONS_HOOK, ROLES_OF
 from rtp_core.plugins.inspection import check_implementations
@@ -18,6 +18,7 @@ from rtp_core.plugins.manifest import Manifest
 from rtp_core.plugins.offers import collect_offers
 from rtp_core.plugins.options import read_options
 from rtp_core.plugins.resolve import Resolution
+from rtp_core.plugins.shapes import lacking_members
 
 
 class PluginHost:
@@ -61,15 +62,13 @@ class PluginHost:
         """
         key = f"{role.value}:{name}"
         if key not in self._offers:
-            raise PluginError(
-                "core.host", "", f"{key} is not loaded", remedy=nearest(key, self._offers)
-            )
+            raise ResolutionError(f"{key} is not loaded", remedy=nearest(key, self._offers))
         offer, manifest = self._offers[key]
         self._check_open(manifest)
         options = self._options[manifest.name]
         built = call(manifest, f"building {key}", offer.build, context, options)
-        if built is None:
-            raise failure(manifest, f"building {key} returned None", REPORT)
+        if lacking := call(manifest, f"reading {key}", lacking_members, role, built):
+            raise failure(manifest, f"what {key} builds has no {', '.join(lacking)}", REPORT)
         self._unbuilt.pop(key, None)
         return built
 

@@ -32,7 +32,8 @@ def _candidates(module: ModuleType) -> Iterator[tuple[str, FunctionType, dict[st
     for name, value in vars(module).items():
         if isinstance(value, FunctionType):
             marks = getattr(value, _MARK, None)
-            if marks is not None or name.startswith(_PREFIX):
+            own = value.__module__ == module.__name__
+            if marks is not None or (own and name.startswith(_PREFIX)):
                 yield name, value, marks
 
 

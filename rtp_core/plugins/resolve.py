@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rtp_core.api import API_VERSION, Role
-from rtp_core.config.rules import nearest
+from rtp_core.config.rules import close_to
 from rtp_core.errors import ResolutionError
-from rtp_core.plugins.known import PACKAGES
+from rtp_core.plugins.known import package_for
 from rtp_core.plugins.manifest import Manifest
 
 _ROLES = frozenset(role.value for role in Role)
@@ -61,7 +61,6 @@ class _Search:
         self._manifests = manifests
         self._capabilities = capabilities
         self._fields: dict[str, str] = {}
-        self._open: set[str] = set()
         self.plugins: list[Manifest] = []
         self.owners: dict[str, Manifest] = {}
         self.needed: list[Want] = []
@@ -103,7 +102,8 @@ class _Search:
                 seen[offer] = manifest
 
     def _provider(self, want: Want) -> Manifest:
-        found = [manifest for manifest in self._manifests if want.key in manifest.provides]
+        every = [manifest for manifest in self._manifests if want.key in manifest.provides]
+        found = [manifest for manifest in every if manifest.broken is None] or every
         if not found:
             raise _unknown(want, self._manifests)
         if len(found) > 1:
@@ -156,22 +156,23 @@ def _unknown(want: Want, manifests: Sequence[Manifest]) -> ResolutionError:
         if offer.startswith(f"{role}:")
     )
     hints = [f"installed: {', '.join(offered) or 'none'}"]
-    package = PACKAGES.get(want.key)
-    broken = [one for one in manifests if one.broken and not one.provides]
-    if package and any(one.distribution == package for one in broken):
-        hints.insert(0, f"repair or reinstall {package}")
-    elif package:
+    package = package_for(want.key)
+    if package and all(one.distribution != package for one in manifests):
         hints.insert(0, f"pip install {package}")
-    elif near := nearest(name, offered) if offered else "":
-        hints[:0] = [near] if near.startswith("did you mean") else []
-    hints += [f"{one.label} is broken: {one.broken}" for one in broken]
+    elif near := close_to(name, offered):
+        hints.insert(0, near)
+    hints += [
+        f"{one.label} is broken: {one.broken}"
+        for one in manifests
+        if one.broken and not one.provides
+    ]
     return ResolutionError(
         f"nothing provides {want.key}, wanted by {want.field}", remedy="; ".join(hints)
     )
 
 
 def _ambiguous(offer: str, field_name: str, found: Sequence[Manifest]) -> ResolutionError:
-    names = " and ".join(f"{one.label} ({one.distribution})" for one in found)
+    names = " and ".join(one.label for one in found)
     extra = [one.distribution for one in found if not one.builtin]
     return ResolutionError(
         f"{offer}, wanted by {field_name}, is offered by {names}",
