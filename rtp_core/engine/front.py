@@ -13,6 +13,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from rtp_core.api import Request, TokenEvent
@@ -118,6 +119,7 @@ class Front:
         wakes: Wakes = {}
         with self._lock:
             self._closed = (reason, remedy)
+            self._stats = replace(self._stats, num_running=0, num_waiting=0, kv_usage=0.0)
             for mailbox in self._mailboxes.values():
                 mailbox.fail(EngineDeadError(reason, remedy=remedy))
                 _collect(mailbox, wakes)
