@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+import functools
+from collections.abc import AsyncIterator, Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -50,7 +51,7 @@ def app_of(service: Service) -> Starlette:
         visit=service.visit,
     )
     table = operations(service)
-    table.append(_openapi(table))
+    table.append(_openapi(tuple(table)))
     if config.ui:
         table.extend(page_operations(Page.packaged()))
 
@@ -69,12 +70,17 @@ def app_of(service: Service) -> Starlette:
     return app
 
 
-def _openapi(table: list[Operation]) -> Operation:
+def _openapi(table: Sequence[Operation]) -> Operation:
+    """Described when first asked for: schemas take longer than all the rest of the start."""
+
+    @functools.cache
+    def described() -> Reply:
+        return Reply.json(document([*table, operation]))
+
     async def describe(call: Call) -> Reply:
-        return Reply.json(described)
+        return described()
 
     operation = Operation("GET", "/openapi.json", "This document.", describe)
-    described = document([*table, operation])
     return operation
 
 

@@ -22,7 +22,15 @@ from rtp_core.server.errors import (
     error_object,
     internal_error,
 )
-from rtp_core.server.exchange import Answer, Call, EventStream, Outgoing, Reply, open_call
+from rtp_core.server.exchange import (
+    Answer,
+    Call,
+    EventStream,
+    Outgoing,
+    Reply,
+    check_headers,
+    open_call,
+)
 from rtp_core.server.limits import BodyLease, BodyMemory, Incoming, Limits
 
 log = logging.getLogger("rtp.server")
@@ -73,7 +81,7 @@ class Endpoint:
         incoming = Incoming(receive, dict(call.headers))
         outgoing = Outgoing(send, scope, call.request_id, self._gate.limits.write_timeout_s)
         try:
-            await self._serve(call, incoming, outgoing)
+            await self._serve(scope, call, incoming, outgoing)
         except ClientGone:
             log.debug("client_gone id=%s path=%s", call.request_id, call.path)
         except RtpError as error:
@@ -84,8 +92,11 @@ class Endpoint:
         finally:
             lease.release()
 
-    async def _serve(self, call: Call, incoming: Incoming, outgoing: Outgoing) -> None:
+    async def _serve(
+        self, scope: Scope, call: Call, incoming: Incoming, outgoing: Outgoing
+    ) -> None:
         operation, gate = self._operation, self._gate
+        check_headers(scope, gate.limits.header_bytes)
         if not operation.public:
             call.tenant = gate.guard.tenant(call.headers)
         with gate.visit() if operation.needs_model else nullcontext():

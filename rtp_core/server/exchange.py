@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from starlette.types import Scope, Send
 
+from rtp_core.errors import RequestError
 from rtp_core.server.errors import ClientGone
 from rtp_core.server.limits import BodyLease
 
@@ -77,6 +78,13 @@ def open_call(scope: Scope, lease: BodyLease) -> Call:
         path_params=scope.get("path_params", {}),
         lease=lease,
     )
+
+
+def check_headers(scope: Scope, limit: int) -> None:
+    """Raises 431: a parser bounds only headers that arrive in several reads."""
+    size = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+    if size > limit:
+        raise RequestError(None, f"the headers are larger than {limit} bytes", status=431)
 
 
 def request_id_of(headers: Mapping[str, str]) -> str:

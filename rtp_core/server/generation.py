@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rtp_core.api import FinishReason, Request, TokenEvent
 from rtp_core.engine.contract import AsyncBackend
@@ -128,7 +128,7 @@ class Generation:
             async for event in events:
                 if event.choice not in assemblers:
                     continue  # its text had ended before the engine knew
-                delta = self._read(assemblers[event.choice], event)
+                delta = self._read(assemblers[event.choice], event, request)
                 if not begun:
                     begun = True
                     self.account.started(request, event.num_cached_tokens)
@@ -142,13 +142,20 @@ class Generation:
                     await self._backend.abort(request.request_id, event.choice)
         raise RequestError(None, "the engine ended the request early", status=500)
 
-    def _read(self, assembler: TextAssembler, event: TokenEvent) -> TextDelta:
-        """The event's text; raises when the engine gave the choice up."""
+    def _read(self, assembler: TextAssembler, event: TokenEvent, request: Request) -> TextDelta:
+        """The event's text; raises when the engine gave the choice up.
+
+        The model's own end token is no `stop_reason`; a stop string or id of the client is.
+        """
         if event.finish_reason is FinishReason.ERROR:
             raise RequestError(None, event.error or "the engine failed", status=500)
         if event.finish_reason is FinishReason.ABORT:
             raise unavailable("aborted", "the request was ended by the server")
-        return assembler.feed(event)
+        delta = assembler.feed(event)
+        stop = delta.stop_reason
+        if isinstance(stop, int) and stop not in request.sampling.stop_token_ids:
+            return replace(delta, stop_reason=None)
+        return delta
 
     async def _hand_over(self, piece: Piece, event: TokenEvent) -> None:
         delta = piece.delta

@@ -52,6 +52,7 @@ class Service:
         self._idle = asyncio.Event()
         self._idle.set()
         self._aborted = False
+        self._unusable = False
         self._room: PromptRoom | None = None
         self._opening = asyncio.Lock()
 
@@ -62,6 +63,8 @@ class Service:
         """``loading``, ``ready``, ``broken`` or ``draining``, of engine and front end."""
         if self.draining:
             return "draining"
+        if self._unusable:
+            return "broken"
         state = self.backend.state
         return "loading" if state == "ready" and self._room is None else state
 
@@ -203,13 +206,15 @@ class Service:
                 self._room.close()
 
     async def _watch(self) -> None:
-        while not self.loaded:
-            await asyncio.sleep(POLL_S)
-            try:
+        try:
+            await self.open()
+            while not self.loaded:
+                await asyncio.sleep(POLL_S)
                 await self.open()
-            except RtpError as error:
-                log.error("model_files_unusable error=%r", str(error))
-                return
+        except RtpError:
+            log.exception("model_files_unusable")
+            self._unusable = True
+            return
         while True:
             self.history.add(time.time(), await self.backend.stats())
             await asyncio.sleep(SAMPLE_S)
