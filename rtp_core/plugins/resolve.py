@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from rtp_core.api import API_VERSION, Role
 from rtp_core.config.rules import close_to
 from rtp_core.errors import ResolutionError
-from rtp_core.plugins.known import package_for
+from rtp_core.plugins.known import PACKAGES, package_for
 from rtp_core.plugins.manifest import Manifest
 
 _ROLES = frozenset(role.value for role in Role)
@@ -155,20 +155,34 @@ def _unknown(want: Want, manifests: Sequence[Manifest]) -> ResolutionError:
         for offer in manifest.provides
         if offer.startswith(f"{role}:")
     )
-    hints = [f"installed: {', '.join(offered) or 'none'}"]
-    package = package_for(want.key)
-    if package and all(one.distribution != package for one in manifests):
-        hints.insert(0, f"pip install {package}")
-    elif near := close_to(name, offered):
-        hints.insert(0, near)
-    hints += [
-        f"{one.label} is broken: {one.broken}"
-        for one in manifests
-        if one.broken and not one.provides
-    ]
-    return ResolutionError(
-        f"nothing provides {want.key}, wanted by {want.field}", remedy="; ".join(hints)
+    hints = (
+        _suggestion(role, name, offered, manifests),
+        f"installed: {', '.join(offered) or 'none'}",
+        *(
+            f"{one.label} is broken: {one.broken}"
+            for one in manifests
+            if one.broken and not one.provides
+        ),
     )
+    return ResolutionError(
+        f"nothing provides {want.key}, wanted by {want.field}",
+        remedy="; ".join(filter(None, hints)),
+    )
+
+
+def _suggestion(role: str, name: str, offered: Sequence[str], manifests: Sequence[Manifest]) -> str:
+    """The package to install, or the nearest name, or nothing."""
+    installed = {manifest.distribution for manifest in manifests}
+    absent = {
+        key.partition(":")[2]: package
+        for key, package in PACKAGES.items()
+        if key.startswith(f"{role}:") and package not in installed
+    }
+    near = close_to(name, (*offered, *absent))
+    package = absent.get(name) or (None if near else package_for(f"{role}:{name}"))
+    if package is not None and package not in installed:
+        return f"pip install {package}"
+    return near
 
 
 def _ambiguous(offer: str, field_name: str, found: Sequence[Manifest]) -> ResolutionError:

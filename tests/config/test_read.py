@@ -110,6 +110,11 @@ def test_a_wrong_value_in_a_file_is_named_with_its_line(toml):
     )
 
 
+def test_the_line_is_that_of_the_right_section(toml):
+    file = toml("[plugins.x]\nport = 1\n[plugins.y]\nport = 2\n['server'] # here\n'port' = 70000\n")
+    assert f"given by {file} line 6 " in refused(file=file)
+
+
 def test_an_unknown_name_in_a_file_is_named_with_its_line(toml):
     file = toml("[model]\npath = 'demo'\n[ kv ]\n  block-size = 16\n")
     assert refused(file=file) == (

@@ -8,7 +8,7 @@ import sys
 
 from rtp_core.api import Role, hookspecs
 from rtp_core.plugins.discover import builtins
-from rtp_core.plugins.hooks import OPTIONS_HOOK, ROLES_OF
+from rtp_core.plugins.hooks import HOOKS, ROLES_OF
 from rtp_core.plugins.host import PluginHost
 from rtp_core.plugins.resolve import Want, resolve
 
@@ -67,13 +67,13 @@ def test_every_hook_of_the_contract_is_asked_and_every_role_has_a_hook():
         for name, value in vars(hookspecs).items()
         if getattr(value, f"{hookspecs.PROJECT}_spec", None) is not None
     }
-    assert specified == {OPTIONS_HOOK, *ROLES_OF}
+    assert specified == set(HOOKS)
     offered = [role for roles in ROLES_OF.values() for role in roles]
     assert sorted(offered) == sorted(Role)
 
 
 def test_no_hook_is_historic_or_stops_at_the_first_result():
-    for hook in (OPTIONS_HOOK, *ROLES_OF):
+    for hook in HOOKS:
         marks = getattr(hookspecs, hook).rtp_spec
         assert not marks["historic"]
         assert not marks["firstresult"]

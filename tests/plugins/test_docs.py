@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rtp_core.api import Role
-from rtp_core.plugins.hooks import OPTIONS_HOOK, ROLES_OF
+from rtp_core.plugins.hooks import HOOKS, ROLES_OF
 from rtp_core.plugins.manifest import Fits
 from rtp_core.plugins.shapes import _PROTOCOLS
 
@@ -18,7 +18,7 @@ def row_of(hook):
 
 
 def test_every_hook_has_a_row_and_a_section():
-    for hook in (OPTIONS_HOOK, *ROLES_OF):
+    for hook in HOOKS:
         assert row_of(hook)
         assert f"\n### {hook}\n" in TEXT
 

@@ -90,6 +90,13 @@ def test_an_unknown_offer_names_the_nearest():
     assert message.endswith("(did you mean 'ngram'?; installed: ngram)")
 
 
+def test_the_nearest_name_may_be_one_that_is_not_installed():
+    message = refused((Want("speculator:eagel", "speculation.methods[0]", "r"),), ())
+    assert message.endswith("(did you mean 'eagle'?; installed: none)")
+    message = refused((Want("speculator:xyz", "speculation.methods[0]", "r"),), ())
+    assert message.endswith("(installed: none)")
+
+
 def test_two_plugins_offering_one_name_are_refused():
     message = refused(
         (EAGLE,),
