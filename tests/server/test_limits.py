@@ -82,10 +82,9 @@ def test_a_body_above_the_limit_is_413_to_a_client_that_sends_all_of_it(server):
 
 
 def test_a_declared_length_above_the_limit_is_413(server):
+    request = head(100 * MIB) + bytes(100 * MIB)
     with connect(server) as connection:
-        sender = threading.Thread(
-            target=lambda: connection.sendall(head(100 * MIB) + bytes(100 * MIB))
-        )
+        sender = threading.Thread(target=lambda: connection.sendall(request))
         sender.start()
         answer = read_answer(connection)
         sender.join()
@@ -132,8 +131,8 @@ def test_a_dripping_body_is_408(server):
 
 @pytest.mark.parametrize("size", [70_000, 200_000, 7_000_000])
 def test_headers_above_the_limit_are_431(server, size):
+    request = head(0, b"X-Big: " + b"x" * size)
     with connect(server) as connection:
-        request = head(0, b"X-Big: " + b"x" * size)
         sender = threading.Thread(target=lambda: _send(connection, request))
         sender.start()
         status, error, _ = parsed(read_answer(connection))
