@@ -26,6 +26,11 @@ class Books:
     latencies: Latencies
     recent: RecentRequests
 
+    @classmethod
+    def of_model(cls, name: str) -> Books:
+        """Empty books for the model served under this name."""
+        return cls(Meters(name), Latencies(), RecentRequests())
+
 
 @dataclass(slots=True)
 class _Choice:
@@ -110,7 +115,7 @@ class Account:
         """The request ended with `status`; `num_open` choices had not reached their ends."""
         if self._closed:
             return
-        self._closed = True
+        self._closed = self.call.booked = True
         self.ticket.give_back()
         if num_open:
             reason = FinishReason.ERROR if status == 500 else FinishReason.ABORT

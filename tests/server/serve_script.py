@@ -9,7 +9,8 @@ from pathlib import Path
 
 from kit import ScriptBackend, settings
 
-from rtp_core.server.serve import bind, run_server
+from rtp_core.server.listener import bind
+from rtp_core.server.serve import run_server
 
 backend = ScriptBackend(Path(sys.argv[1]), ("a" * 20,))
 backend.step_s = 0.05

@@ -19,6 +19,7 @@ import pytest
 from kit import LiveServer, ScriptBackend, settings, wait_for
 
 from rtp_core.errors import ConfigError, ModelError
+from rtp_core.server import listener as listening
 from rtp_core.server import serve as serving
 
 HERE = Path(__file__).parent
@@ -160,7 +161,7 @@ def test_a_port_in_use_is_named(monkeypatch):
 
 def test_a_host_that_is_no_address_is_named():
     with pytest.raises(ConfigError, match=r"server\.host"):
-        serving.bind(settings(host="no such host").server)
+        listening.bind(settings(host="no such host").server)
 
 
 def test_what_keeps_the_model_from_loading_ends_the_server(model_dir, monkeypatch, capsys):
@@ -185,7 +186,7 @@ def test_a_public_server_without_keys_is_warned_about(caplog):
         ("example.org", (), True),
     ):
         caplog.clear()
-        serving.warn_if_open(settings(host=host, api_keys=keys).server)
+        listening.warn_if_open(settings(host=host, api_keys=keys).server)
         assert bool(caplog.records) is warned, host
 
 
@@ -199,8 +200,8 @@ def test_a_public_server_without_keys_is_warned_about(caplog):
 )
 def test_the_url_opens_in_a_browser(host, expected):
     try:
-        listener = serving.bind(settings(host=host, port=0).server)
+        listener = listening.bind(settings(host=host, port=0).server)
     except ConfigError:
         pytest.skip("no IPv6 on this machine")
     with listener:
-        assert serving.url(listener).startswith(expected)
+        assert listening.url(listener).startswith(expected)
