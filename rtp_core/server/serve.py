@@ -53,7 +53,8 @@ async def run_server(
         await asyncio.wait({serving, starting}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
-            await serving
+        await asyncio.wait({serving})
+        serving.result()
     finally:
         starting.cancel()
         server.should_exit = True
