@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from rtp_core.api.kv import KVFormatId, KVGroup, KVMemory
 from rtp_core.api.weights import WeightTable
@@ -33,7 +33,7 @@ class ModelSpec:
     """What the rest of the engine needs to know of a model, read without weights.
 
     `fingerprint` hashes architecture, configuration and weight identity; it roots the
-    prefix-cache keys.
+    prefix-cache keys. `num_parameters` is 0 where the shape says it.
     """
 
     architecture: str
@@ -55,6 +55,7 @@ class ModelSpec:
     attention_output_bias: bool = False
     mlp_bias: bool = False
     qk_norm: bool = False
+    num_parameters: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,18 @@ AttentionPlan = Any
 """Opaque to models: what `plan` makes once a step, `run` takes back in every layer."""
 
 
+class Scoring(NamedTuple):
+    """How attention scores are made.
+
+    A product is multiplied by `scale`, then limited to softcap * tanh(x / softcap). `sinks`
+    [heads] are scores of a key that takes part in the softmax and has no value.
+    """
+
+    scale: float
+    softcap: float | None = None
+    sinks: torch.Tensor | None = None
+
+
 class BoundAttention(Protocol):
     """Attention bound to one model's geometry and opened KV memory."""
 
@@ -86,6 +99,26 @@ class BoundAttention(Protocol):
         """[tokens, (heads + 2 * kv_heads) * head_dim] -> [tokens, heads * head_dim].
 
         Normalises (if the model asks), rotates, writes K and V to their slots, attends.
+        """
+        ...
+
+    def positions(self, plan: AttentionPlan) -> torch.Tensor:
+        """int64 [tokens] position ids of the step, for models that rotate themselves."""
+        ...
+
+    def attend(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        layer: int,
+        plan: AttentionPlan,
+        scoring: Scoring,
+    ) -> torch.Tensor:
+        """`run` without norms and rotation: q [tokens, heads, head_dim], k and v
+        [tokens, kv_heads, head_dim] as they are -> [tokens, heads * head_dim].
+
+        The window is that of the layer's KV group.
         """
         ...
 
@@ -126,6 +159,18 @@ class CausalModel(Protocol):
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, hidden_size] -> float32 [rows, vocab_size]; applies the final norm."""
+        ...
+
+
+@runtime_checkable
+class CheckedModel(Protocol):
+    """A model that wants to be tried before it serves; `CausalModel`s may be this too."""
+
+    def check(self, attention: BoundAttention, block_size: int) -> None:
+        """Run on blocks 0 and 1 of every KV group, which hold nothing yet.
+
+        Raises ModelError when the model computes something else than it should.
+        """
         ...
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from rtp_core.api import (
     AttentionBackend,
     BuildContext,
+    CheckedModel,
     KVMemory,
     LoadStats,
     ParallelContext,
@@ -69,6 +70,8 @@ def build_engine(config: EngineConfig, progress: Progress | None = None) -> Engi
         spec.kv_groups, prepared.budget.num_blocks, limits.block_size, context.device
     )
     bound = backend.bind(spec, memory, limits.block_size)
+    if isinstance(model, CheckedModel):
+        model.check(bound, limits.block_size)
     cache = _cache(prepared, memory)
     eos = frozenset(info.eos_token_ids)
     plugin_errors: Counter[str] = Counter()

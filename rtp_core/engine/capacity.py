@@ -34,7 +34,9 @@ def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
 
 
 def weight_bytes(spec: ModelSpec) -> int:
-    """Estimated bytes of the parameters in the run dtype."""
+    """Bytes of the parameters in the run dtype, estimated from the shape unless counted."""
+    if spec.num_parameters:
+        return spec.num_parameters * _DTYPE_BYTES[spec.dtype]
     heads = spec.num_heads + 2 * spec.num_kv_heads
     attention = spec.hidden_size * spec.head_dim * (heads + spec.num_heads)
     mlp = 3 * spec.hidden_size * spec.intermediate_size

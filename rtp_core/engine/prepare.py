@@ -57,28 +57,28 @@ def prepare(config: EngineConfig, device: str = "cpu") -> Prepared:
     )
     host = PluginHost(manifests, config.plugins)
     host.load(resolution)
-    limits = _limits(config, checkpoint)
     dtype = run_dtype(config.model.dtype)
-    context = BuildContext(device, dtype, limits, MonotonicClock(), MeasuredCosts())
-    family: ModelFamily = host.build(Role.MODEL, architecture, context)
-    spec = _describe(family, checkpoint, dtype, limits)
-    context = dataclasses.replace(context, model=spec)
+    context = BuildContext(
+        device,
+        dtype,
+        _limits(config, config.model.max_model_len or 0),
+        MonotonicClock(),
+        MeasuredCosts(),
+        tensors=checkpoint.tensors,
+    )
+    (family_name,) = resolution.names(Role.MODEL)
+    family: ModelFamily = host.build(Role.MODEL, family_name, context)
+    spec = _describe(family, checkpoint, config, dtype)
+    limits = _limits(config, spec.max_model_len)
+    context = dataclasses.replace(context, limits=limits, model=spec)
     store: KVStore = host.build(Role.KV_STORE, config.kv.store, context)
     budget = plan_cache(config, spec, store, limits, available_bytes())
     return Prepared(config, checkpoint, host, resolution, spec, family, store, budget, context)
 
 
-def _limits(config: EngineConfig, checkpoint: Checkpoint) -> EngineLimits:
-    longest = int(checkpoint.config.get("max_position_embeddings") or 2048)
-    wanted = config.model.max_model_len or longest
-    if wanted > longest:
-        raise ConfigError(
-            "model.max_model_len",
-            f"{wanted} is more than the {longest} positions the model was made for",
-            remedy=f"use at most {longest}",
-        )
+def _limits(config: EngineConfig, max_model_len: int) -> EngineLimits:
     return EngineLimits(
-        max_model_len=wanted,
+        max_model_len=max_model_len,
         max_num_seqs=config.scheduling.max_num_seqs,
         max_num_batched_tokens=config.scheduling.max_num_batched_tokens,
         block_size=config.kv.block_size or CPU_BLOCK_SIZE,
@@ -87,8 +87,17 @@ def _limits(config: EngineConfig, checkpoint: Checkpoint) -> EngineLimits:
 
 
 def _describe(
-    family: ModelFamily, checkpoint: Checkpoint, dtype: str, limits: EngineLimits
+    family: ModelFamily, checkpoint: Checkpoint, config: EngineConfig, dtype: str
 ) -> ModelSpec:
+    """The family's description, with the context length that the configuration asks for."""
     fingerprint = f"{checkpoint.content_id}:{dtype}"
     spec = family.spec(checkpoint.config, dtype, fingerprint)
-    return dataclasses.replace(spec, max_model_len=limits.max_model_len)
+    longest = spec.max_model_len
+    wanted = config.model.max_model_len or longest
+    if wanted > longest:
+        raise ConfigError(
+            "model.max_model_len",
+            f"{wanted} is more than the {longest} positions the model can be served with",
+            remedy=f"use at most {longest}",
+        )
+    return dataclasses.replace(spec, max_model_len=wanted)

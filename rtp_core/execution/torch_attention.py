@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 
-from rtp_core.api import BoundAttention, KVFormatId, KVMemory, ModelSpec, PlanRow
+from rtp_core.api import BoundAttention, KVFormatId, KVMemory, ModelSpec, PlanRow, Scoring
 from rtp_core.models.rope import inverse_frequencies
 from rtp_kernels.paged_attention.plan import (
     AttentionPlan,
@@ -24,6 +26,13 @@ from rtp_kernels.registry import resolve
 
 LENGTH_SPREAD = 1.5
 """Pad single-token rows together while the longest is at most this times the mean."""
+
+
+class StepAttention(NamedTuple):
+    """A step: one plan a KV group, and the position ids int64 [tokens]."""
+
+    groups: tuple[AttentionPlan, ...]
+    positions: torch.Tensor
 
 
 class TorchAttention:
@@ -66,24 +75,53 @@ class BoundTorchAttention:
         self._planes = {layer: memory.planes(layer) for layer in self._geometry}
         self._num_groups = len(spec.kv_groups)
 
-    def plan(self, rows: Sequence[PlanRow]) -> tuple[AttentionPlan, ...]:
+    def plan(self, rows: Sequence[PlanRow]) -> StepAttention:
         """One plan a KV group; they differ in block tables only."""
-        cos, sin = rotary_tables(self._inv_freq, self._positions(rows), self._dtype)
-        return tuple(
+        positions = self._positions(rows)
+        cos, sin = rotary_tables(self._inv_freq, positions, self._dtype)
+        groups = tuple(
             self._plan_group([_row(row, group) for row in rows], cos, sin)
             for group in range(self._num_groups)
         )
+        return StepAttention(groups, positions)
 
     def run(
         self,
         qkv: torch.Tensor,
         layer: int,
-        plan: tuple[AttentionPlan, ...],
+        plan: StepAttention,
         norms: tuple[torch.Tensor, torch.Tensor, float] | None = None,
     ) -> torch.Tensor:
         """[tokens, (heads + 2 * kv_heads) * dim] -> [tokens, heads * dim]."""
-        group = plan[self._group_of[layer]]
+        group = plan.groups[self._group_of[layer]]
         return self._attend(qkv, self._planes[layer], group, self._geometry[layer], norms)
+
+    def positions(self, plan: StepAttention) -> torch.Tensor:
+        """int64 [tokens]."""
+        return plan.positions
+
+    def attend(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        layer: int,
+        plan: StepAttention,
+        scoring: Scoring,
+    ) -> torch.Tensor:
+        """See `api.BoundAttention`. A sink adds exp(sink) to the sum below every weight."""
+        geometry = replace(self._geometry[layer], num_heads=q.shape[1], scale=scoring.scale)
+        group, planes, sinks = (
+            plan.groups[self._group_of[layer]],
+            self._planes[layer],
+            scoring.sinks,
+        )
+        if sinks is None:
+            return self._attend((q, k, v), planes, group, geometry)
+        lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)
+        out = self._attend((q, k, v), planes, group, geometry, None, lse)
+        share = torch.sigmoid(lse - sinks.float())
+        return (out.view(q.shape) * share[..., None]).to(q.dtype).flatten(1)
 
     def _positions(self, rows: Sequence[PlanRow]) -> torch.Tensor:
         positions: list[int] = []

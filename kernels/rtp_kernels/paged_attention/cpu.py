@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional
 
 from rtp_kernels.paged_attention.plan import AttentionPlan, Batch, Geometry, RowKeys, all_rows
-from rtp_kernels.paged_attention.reference import split_heads, visible, write
+from rtp_kernels.paged_attention.reference import Heads, split_heads, visible, write
 
 QUERY_BLOCK = 64
 KEY_TILE = 128
@@ -34,7 +34,7 @@ def bind(dtype: str) -> Callable[..., torch.Tensor]:
 
 
 def _fast(
-    qkv: torch.Tensor,
+    qkv: torch.Tensor | Heads,
     planes: Planes,
     plan: AttentionPlan,
     geometry: Geometry,
@@ -168,7 +168,7 @@ def _unfold(done: torch.Tensor, out: torch.Tensor, geometry: Geometry) -> None:
 
 
 def _exact(
-    qkv: torch.Tensor,
+    qkv: torch.Tensor | Heads,
     planes: Planes,
     plan: AttentionPlan,
     geometry: Geometry,

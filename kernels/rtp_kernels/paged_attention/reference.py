@@ -2,7 +2,8 @@
 
 qkv [tokens, (heads + 2 * kv_heads) * head_dim] -> [tokens, heads * head_dim]. Keys are
 normalised (if `q_norm`, `k_norm` are given) and rotated before they are stored. Softmax in
-float32. A key is visible iff it precedes or equals the query in its row's order (or is its
+float32. Heads that are ready (q, k, v) may stand in for qkv: then nothing is normalised or rotated.
+A key is visible iff it precedes or equals the query in its row's order (or is its
 ancestor in a tree) and lies inside the window.
 
 `lse` float32 [tokens, heads], if given, receives log(sum(exp(score))) of every query and head:
@@ -33,13 +34,19 @@ def visible(keys: RowKeys, window: int | None, device: torch.device) -> torch.Te
     return mask
 
 
+Heads = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""q [tokens, heads, dim], k and v [tokens, kv_heads, dim], ready for attention."""
+
+
 def split_heads(
-    qkv: torch.Tensor,
+    qkv: torch.Tensor | Heads,
     plan: AttentionPlan,
     geometry: Geometry,
     norms: tuple[torch.Tensor, torch.Tensor, float] | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rotated q [tokens, heads, dim], rotated k and plain v [tokens, kv_heads, dim]."""
+) -> Heads:
+    """Rotated q and k, plain v; heads that are ready pass through."""
+    if not isinstance(qkv, torch.Tensor):
+        return qkv
     heads, kv_heads = geometry.num_heads, geometry.num_kv_heads
     split = qkv.view(qkv.shape[0], heads + 2 * kv_heads, geometry.head_dim)
     turned = split[:, : heads + kv_heads]
@@ -67,7 +74,7 @@ def write(
 
 
 def paged_attention(
-    qkv: torch.Tensor,
+    qkv: torch.Tensor | Heads,
     planes: tuple[torch.Tensor, torch.Tensor],
     plan: AttentionPlan,
     geometry: Geometry,
@@ -82,7 +89,7 @@ def paged_attention(
         at = slice(keys.begin, keys.begin + keys.num_new)
         key, value = (_keys(plane, keys, geometry) for plane in planes)
         scores = torch.einsum("qhd,hkd->hqk", q[at].float(), key) * geometry.scale
-        scores.masked_fill_(~visible(keys, geometry.window, qkv.device), float("-inf"))
+        scores.masked_fill_(~visible(keys, geometry.window, q.device), float("-inf"))
         if lse is not None:
             lse[at] = torch.logsumexp(scores, dim=-1).T
         out[at] = torch.einsum("hqk,hkd->qhd", scores.softmax(dim=-1), value).to(out.dtype)
