@@ -22,13 +22,9 @@ from rtp_core.config.environment import cache_dir
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.contract import ModelInfo
 from rtp_core.engine.core import EngineCore, EngineParts
-from rtp_core.engine.prepare import (
-    Prepared,
-    explain_prepared,
-    prepare,
-    sampling_defaults,
-    stop_token_ids,
-)
+from rtp_core.engine.explain import explain_prepared
+from rtp_core.engine.model_facts import sampling_defaults, stop_token_ids
+from rtp_core.engine.prepare import Prepared, prepare
 from rtp_core.execution.model_runner import ModelRunner
 from rtp_core.kv.block_hash import BlockHasher, load_or_create_secret
 from rtp_core.kv.cache import CacheSettings, KVCache

@@ -9,8 +9,9 @@ from typing import Any, Self
 from rtp_core.api import Request, SamplingParams
 from rtp_core.config.read import load_config
 from rtp_core.engine.assemble import build_engine
-from rtp_core.engine.llm import Prompt, PromptReader, StreamChunk
+from rtp_core.engine.llm import StreamChunk
 from rtp_core.engine.outputs import OutputBuilder, RequestOutput
+from rtp_core.engine.prompts import Prompt, PromptReader
 from rtp_core.engine.thread_backend import ThreadBackend
 
 
