@@ -1,4 +1,4 @@
-"""Checkpoints made for tests: safetensors files of any layout, and a tiny random Llama."""
+"""Checkpoints made for tests: safetensors files of any layout, and a small configuration."""
 
 from __future__ import annotations
 
@@ -70,77 +70,3 @@ LLAMA_CONFIG: Mapping[str, Any] = {
     "eos_token_id": 1,
 }
 """A configuration that nearly every decoder family can read."""
-
-
-def write_tiny_llama(directory: Path, *, scale: float = 0.4, **changes: Any) -> Path:
-    """config.json, model.safetensors of random float32 weights, and a tokenizer of 64 words.
-
-    `scale` is the weights' standard deviation; large ones make greedy output less dull.
-    """
-    import torch
-
-    directory.mkdir(parents=True, exist_ok=True)
-    config = {**LLAMA_CONFIG, **changes}
-    generator = torch.Generator().manual_seed(5)
-    tensors = []
-    for name, shape in _llama_shapes(config):
-        values = torch.randn(shape, generator=generator) * scale
-        if name.endswith("norm.weight"):
-            values = torch.ones(shape)
-        tensors.append(RawTensor(name, "F32", tuple(shape), values.numpy().tobytes()))
-    write_safetensors(directory / "model.safetensors", tensors)
-    (directory / "config.json").write_text(json.dumps(config, indent=2))
-    (directory / "tokenizer.json").write_text(json.dumps(_word_tokenizer(config["vocab_size"])))
-    return directory
-
-
-def _llama_shapes(config: Mapping[str, Any]) -> list[tuple[str, tuple[int, ...]]]:
-    hidden, wide = config["hidden_size"], config["intermediate_size"]
-    queries = config["num_attention_heads"] * config["head_dim"]
-    keys = config["num_key_value_heads"] * config["head_dim"]
-    shapes: list[tuple[str, tuple[int, ...]]] = [
-        ("model.embed_tokens.weight", (config["vocab_size"], hidden)),
-        ("model.norm.weight", (hidden,)),
-    ]
-    for layer in range(config["num_hidden_layers"]):
-        here = f"model.layers.{layer}"
-        shapes += [
-            (f"{here}.input_layernorm.weight", (hidden,)),
-            (f"{here}.post_attention_layernorm.weight", (hidden,)),
-            (f"{here}.self_attn.q_proj.weight", (queries, hidden)),
-            (f"{here}.self_attn.k_proj.weight", (keys, hidden)),
-            (f"{here}.self_attn.v_proj.weight", (keys, hidden)),
-            (f"{here}.self_attn.o_proj.weight", (hidden, queries)),
-            (f"{here}.mlp.gate_proj.weight", (wide, hidden)),
-            (f"{here}.mlp.up_proj.weight", (wide, hidden)),
-            (f"{here}.mlp.down_proj.weight", (hidden, wide)),
-        ]
-    return shapes
-
-
-def _word_tokenizer(size: int) -> dict[str, Any]:
-    """`tokenizers` JSON: words w0, w1, … split at spaces; ids 0 and 1 are special."""
-    special = ["<unk>", "<end>"]
-    words = special + [f"w{number}" for number in range(len(special), size)]
-    added = [
-        {
-            "id": number,
-            "content": content,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": True,
-        }
-        for number, content in enumerate(special)
-    ]
-    return {
-        "version": "1.0",
-        "added_tokens": added,
-        "pre_tokenizer": {"type": "WhitespaceSplit"},
-        "model": {
-            "type": "WordLevel",
-            "vocab": {word: number for number, word in enumerate(words)},
-            "unk_token": "<unk>",
-        },
-    }

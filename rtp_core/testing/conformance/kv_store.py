@@ -89,21 +89,21 @@ def a_space_hands_out_each_block_once(make: Make) -> None:
 def near_blocks_are_adjacent(make: Make) -> None:
     """`near` gives its successor while that is free, and another block otherwise."""
     space = _open(make).memory.space(0)
-    first = space.allocate(KVFormatId.DENSE)
-    start = 0 if first is None else first
-    second = space.allocate(KVFormatId.DENSE, start)
-    wraps = start + 1 == BLOCKS[0]
+    while space.allocate(KVFormatId.DENSE) is not None:
+        pass
+    for block in (1, 4, 7):
+        space.free(block)
+    found = [space.allocate(KVFormatId.DENSE, 3) for _ in range(4)]
     require(
-        wraps or second == start + 1,
-        f"allocate(near={start}) returns {start + 1}, which is free",
-        repr(second),
+        found[0] == 4,
+        "allocate(near=3) returns 4 while 1, 4 and 7 are free",
+        repr(found[0]),
         "prefer near + 1: adjacent blocks are read as one run",
     )
-    third = space.allocate(KVFormatId.DENSE, start)
     require(
-        third is not None and third not in (first, second),
-        f"allocate(near={start}) returns another free block when {start + 1} is taken",
-        repr(third),
+        set(found[1:]) == {1, 7, None},
+        "allocate(near=3) returns the other free blocks when 4 is taken, then None",
+        show(found[1:]),
         "`near` is a wish, not a condition",
     )
 

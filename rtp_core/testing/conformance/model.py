@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -21,21 +21,20 @@ from rtp_core.errors import ModelError
 from rtp_core.execution.torch_attention import TorchAttention
 from rtp_core.testing.checkpoints import LLAMA_CONFIG
 from rtp_core.testing.conformance.shape import has_members, require_members
-from rtp_core.testing.conformance.verdict import Make, raises, require, show
+from rtp_core.testing.conformance.verdict import Check, Make, raises, require, show
 from rtp_core.testing.contexts import build_context
 from rtp_core.testing.fakes.kv import PlaneStore
 from rtp_kernels.registry import resolver
 
 Config = Mapping[str, Any]
-ModelCheck = Callable[[Make, Config], None]
 BLOCK = 16
 NUM_BLOCKS = 8
 _DTYPE = "float32"
 
 
-def the_spec_describes_the_configuration(make: Make, config: Config = LLAMA_CONFIG) -> None:
+def the_spec_describes_the_configuration(make: Make, model_config: Config = LLAMA_CONFIG) -> None:
     """Sizes are positive and fit together; dtype and fingerprint are passed on."""
-    spec = _spec(make, config)
+    spec = _spec(make, model_config)
     sizes = {
         name: getattr(spec, name)
         for name in ("num_layers", "hidden_size", "num_heads", "num_kv_heads", "head_dim",
@@ -62,15 +61,15 @@ def the_spec_describes_the_configuration(make: Make, config: Config = LLAMA_CONF
     )
 
 
-def equal_configurations_give_equal_specs(make: Make, config: Config = LLAMA_CONFIG) -> None:
+def equal_configurations_give_equal_specs(make: Make, model_config: Config = LLAMA_CONFIG) -> None:
     """The specification is a function of its arguments."""
-    first, second = _spec(make, config), _spec(make, config)
+    first, second = _spec(make, model_config), _spec(make, model_config)
     require(first == second, "two calls of spec() agree", f"{first} and {second}", "keep no state")
 
 
-def kv_groups_cover_every_layer_once(make: Make, config: Config = LLAMA_CONFIG) -> None:
+def kv_groups_cover_every_layer_once(make: Make, model_config: Config = LLAMA_CONFIG) -> None:
     """A layer that attends has KV in one group."""
-    spec = _spec(make, config)
+    spec = _spec(make, model_config)
     layers = [layer for group in spec.kv_groups for layer in group.layers]
     require(
         sorted(layers) == list(range(spec.num_layers)),
@@ -80,10 +79,10 @@ def kv_groups_cover_every_layer_once(make: Make, config: Config = LLAMA_CONFIG) 
     )
 
 
-def missing_keys_are_named(make: Make, config: Config = LLAMA_CONFIG) -> None:
+def missing_keys_are_named(make: Make, model_config: Config = LLAMA_CONFIG) -> None:
     """A configuration without a size cannot be guessed."""
     for key in ("num_hidden_layers", "hidden_size", "vocab_size"):
-        smaller = {name: value for name, value in config.items() if name != key}
+        smaller = {name: value for name, value in model_config.items() if name != key}
         error = raises(
             partial(_spec, make, smaller),
             (ModelError,),
@@ -95,9 +94,9 @@ def missing_keys_are_named(make: Make, config: Config = LLAMA_CONFIG) -> None:
         )
 
 
-def weights_cover_every_row_once(make: Make, config: Config = LLAMA_CONFIG) -> None:
+def weights_cover_every_row_once(make: Make, model_config: Config = LLAMA_CONFIG) -> None:
     """Rules fill each row of each parameter exactly once, and nothing else."""
-    spec = _spec(make, config)
+    spec = _spec(make, model_config)
     table = make(build_context(model=None)).weights(spec)
     names = Counter(parameter.name for parameter in table.parameters)
     require(
@@ -129,9 +128,9 @@ def weights_cover_every_row_once(make: Make, config: Config = LLAMA_CONFIG) -> N
         )
 
 
-def the_model_answers_in_shape(make: Make, config: Config = LLAMA_CONFIG) -> None:
+def the_model_answers_in_shape(make: Make, model_config: Config = LLAMA_CONFIG) -> None:
     """hidden [tokens, hidden_size], logits float32 [rows, vocab_size], all finite."""
-    small = _Small(make, config)
+    small = _Small(make, model_config)
     require_members(small.model, CausalModel)
     ids = list(range(2, 23))
     hidden = small.forward(ids, 0)
@@ -154,12 +153,12 @@ def the_model_answers_in_shape(make: Make, config: Config = LLAMA_CONFIG) -> Non
     )
 
 
-def chunks_equal_the_whole(make: Make, config: Config = LLAMA_CONFIG) -> None:
+def chunks_equal_the_whole(make: Make, model_config: Config = LLAMA_CONFIG) -> None:
     """The same tokens in pieces give the same logits."""
     ids = list(range(2, 40))
-    whole = _Small(make, config)
+    whole = _Small(make, model_config)
     expected = whole.logits(whole.forward(ids, 0))
-    pieces = _Small(make, config)
+    pieces = _Small(make, model_config)
     got = torch.cat(
         [pieces.logits(pieces.forward(ids[at : at + 7], at)) for at in range(0, len(ids), 7)]
     )
@@ -172,9 +171,9 @@ def chunks_equal_the_whole(make: Make, config: Config = LLAMA_CONFIG) -> None:
     )
 
 
-def states_are_captured_when_asked(make: Make, config: Config = LLAMA_CONFIG) -> None:
+def states_are_captured_when_asked(make: Make, model_config: Config = LLAMA_CONFIG) -> None:
     """Speculators ask for the states that enter a layer."""
-    small = _Small(make, config)
+    small = _Small(make, model_config)
     last = small.spec.num_layers - 1
     plain = small.run([3, 4, 5], 0)
     asked = small.run([3, 4, 5], 0, capture=(0, last))
@@ -192,8 +191,8 @@ def states_are_captured_when_asked(make: Make, config: Config = LLAMA_CONFIG) ->
     )
 
 
-CHECKS: tuple[ModelCheck, ...] = (
-    lambda make, config=LLAMA_CONFIG: has_members(ModelFamily)(make),
+CHECKS: tuple[Check, ...] = (
+    has_members(ModelFamily),
     the_spec_describes_the_configuration,
     equal_configurations_give_equal_specs,
     kv_groups_cover_every_layer_once,

@@ -6,6 +6,7 @@ import gc
 import sys
 import types
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from rtp_core.api import Commit, Draft, DraftRow, Speculator, SpeculatorNeeds
@@ -14,6 +15,7 @@ from rtp_core.testing.conformance.verdict import (
     Check,
     Make,
     NotApplicableError,
+    quiet,
     require,
     show,
 )
@@ -21,7 +23,7 @@ from rtp_core.testing.contexts import build_context
 
 VOCABULARY = 64
 MAX_DRAFT = 4
-SLACK_BYTES = 16 * 1024
+SLACK_BYTES = 8 * 1024
 _CYCLE = (5, 9, 2, 7, 33, 12)
 
 
@@ -147,19 +149,29 @@ def rows_are_not_changed(make: Make) -> None:
 def strangers_are_ignored(make: Make) -> None:
     """`release` and `observe` of sequences that never drafted change nothing and raise nothing."""
     speculator = _token_only(make)
-    speculator.release("never-seen")
-    speculator.observe([Commit("never-seen", (1, 2, 3), 0, 0)])
-    speculator.observe([])
+    unknown = [Commit("never-seen", (1, 2, 3), 0, 0)]
+    remedy = "look the sequence up and pass over what is not there"
+    for what, call in (
+        ("release() of an unknown id", partial(speculator.release, "never-seen")),
+        ("observe() of an unknown id", partial(speculator.observe, unknown)),
+        ("observe() of no commits", partial(speculator.observe, [])),
+    ):
+        quiet(call, f"{what} is ignored", remedy)
     _generate(speculator, "a", "", 6)
     speculator.release("a")
-    speculator.release("a")
+    quiet(partial(speculator.release, "a"), "a second release() is ignored", remedy)
 
 
 def short_contexts_are_served(make: Make) -> None:
     """A row may hold one token."""
     speculator = _token_only(make)
     for length in (1, 2, 3):
-        drafts = speculator.propose([_row(f"s{length}", _tokens(0, length))])
+        row = _row(f"s{length}", _tokens(0, length))
+        drafts = quiet(
+            partial(speculator.propose, [row]),
+            f"propose() of a row of {length} tokens returns",
+            "return Draft() when the context is too short",
+        )
         require(
             len(drafts) == 1,
             f"a row of {length} tokens gets a draft, perhaps an empty one",
@@ -213,7 +225,7 @@ def a_released_id_starts_anew(make: Make) -> None:
 
 def released_sequences_leave_no_memory(make: Make) -> None:
     """State does not grow with the number of sequences that came and went."""
-    _require_bounded(make, lambda number: f"t{number % 2}", 100, "sequence")
+    _require_bounded(make, lambda number: f"t{number % 2}", 200, "sequence")
 
 
 def many_tenants_leave_little_memory(make: Make) -> None:
@@ -303,9 +315,7 @@ def _first_difference(expected: Sequence[Any], got: Sequence[Any]) -> str:
     return "no difference"
 
 
-def _require_bounded(
-    make: Make, tenant: Callable[[int], str], count: int, what: str
-) -> None:
+def _require_bounded(make: Make, tenant: Callable[[int], str], count: int, what: str) -> None:
     speculator = _token_only(make)
     sizes: list[int] = []
     for begin in (0, count):

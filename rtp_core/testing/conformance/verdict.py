@@ -47,6 +47,14 @@ def raises(
     raise NotConformingError(expected, "nothing was raised", remedy)
 
 
+def quiet(action: Callable[[], Any], expected: str, remedy: str) -> Any:
+    """What `action` returns; NotConformingError if it raises."""
+    try:
+        return action()
+    except Exception as error:
+        raise NotConformingError(expected, f"it raised {error!r}", remedy) from error
+
+
 def show(values: Any, most: int = 8) -> str:
     """A sequence in few words."""
     listed = list(values)
