@@ -25,6 +25,8 @@ VOCABULARY = 64
 MAX_DRAFT = 4
 SLACK_BYTES = 8 * 1024
 _CYCLE = (5, 9, 2, 7, 33, 12)
+_SECRET = tuple((place * 17 + 3) % 61 for place in range(58))
+"""A text without repetition: whoever drafts it has read it elsewhere."""
 
 
 def needs_are_constant(make: Make) -> None:
@@ -194,12 +196,12 @@ def equal_histories_give_equal_drafts(make: Make) -> None:
 
 
 def tenants_do_not_learn_from_each_other(make: Make) -> None:
-    """What one tenant drafts is the same whether or not another one is busy."""
+    """What one tenant drafts is the same whether or not another one had the same text."""
     quiet, busy = _token_only(make), _token_only(make)
     for number in range(6):
-        _generate(busy, f"other-{number}", "other", 30)
-    expected = [_plain(draft) for draft in _generate(quiet, "mine", "mine", 30, shift=3)]
-    got = [_plain(draft) for draft in _generate(busy, "mine", "mine", 30, shift=3)]
+        _generate(busy, f"other-{number}", "other", 10, _SECRET)
+    expected = [_plain(draft) for draft in _generate(quiet, "mine", "mine", 10, _SECRET)]
+    got = [_plain(draft) for draft in _generate(busy, "mine", "mine", 10, _SECRET)]
     require(
         expected == got,
         "a tenant's drafts depend on that tenant's tokens only",
@@ -213,8 +215,8 @@ def a_released_id_starts_anew(make: Make) -> None:
     fresh, used = _token_only(make), _token_only(make)
     _generate(used, "a", "before", 30)
     used.release("a")
-    expected = [_plain(draft) for draft in _generate(fresh, "a", "after", 20, shift=3)]
-    got = [_plain(draft) for draft in _generate(used, "a", "after", 20, shift=3)]
+    expected = [_plain(draft) for draft in _generate(fresh, "a", "after", 20, _tokens(3, 120))]
+    got = [_plain(draft) for draft in _generate(used, "a", "after", 20, _tokens(3, 120))]
     require(
         expected == got,
         "after release() an id is a new sequence",
@@ -279,14 +281,19 @@ def _plain(draft: Draft) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
 
 
 def _generate(
-    speculator: Speculator, name: str, tenant: str, steps: int, shift: int = 0
+    speculator: Speculator,
+    name: str,
+    tenant: str,
+    steps: int,
+    truth: Sequence[int] | None = None,
 ) -> list[Draft]:
-    """Decode `steps` times the way the engine does; all drafts. The row is not released."""
-    truth = _tokens(shift, 8 + steps * (MAX_DRAFT + 1))
+    """Decode `steps` tokens of `truth` the way the engine does; all drafts. Nothing is released."""
+    if truth is None:
+        truth = _tokens(0, 8 + steps * (MAX_DRAFT + 1))
     length = 8
     drafts: list[Draft] = []
     for _ in range(steps):
-        tokens = truth[:length]
+        tokens = list(truth[:length])
         (draft,) = speculator.propose([_row(name, tokens, tenant=tenant)])
         drafts.append(draft)
         chain = draft[0] if draft[1] is None else ()
@@ -305,7 +312,7 @@ def _accepted(draft: Sequence[int], truth: Sequence[int]) -> int:
 def _drafts_of_a_run(make: Make) -> list[Draft]:
     speculator = _token_only(make)
     drafts = _generate(speculator, "a", "", 30)
-    return drafts + _generate(speculator, "b", "", 30, shift=5)
+    return drafts + _generate(speculator, "b", "", 30, _tokens(5, 160))
 
 
 def _first_difference(expected: Sequence[Any], got: Sequence[Any]) -> str:
