@@ -37,6 +37,8 @@ _ONLY = {
     ),
 }
 _FORMATS = ("auto", "safetensors", "gguf")
+_GGUF_NAMES = ("demo", "smollm2-135m")
+"""Names of models that are obtained as GGUF."""
 
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:
@@ -149,7 +151,8 @@ def _from_flags(namespace: argparse.Namespace) -> Iterator[Given]:
             if value is not None:
                 yield Given((section, key), _untyped(value), str(setting.rule.flag))
     if namespace.gpu_memory_utilization is not None:
-        yield Given(("kv", "memory"), _share(namespace.gpu_memory_utilization))
+        share = _share(namespace.gpu_memory_utilization)
+        yield Given(("kv", "memory"), share, "--gpu-memory-utilization")
     if namespace.disable_ui:
         yield Given(("server", "ui"), False, "--disable-ui")
     for assignment in namespace.set:
@@ -213,8 +216,8 @@ def _check_format(namespace: argparse.Namespace, path: str) -> None:
         raise ConfigError(
             "--load-format", f"{given!r} is not read", remedy=f"use {' or '.join(_FORMATS)}"
         )
-    found = "gguf" if path.endswith(".gguf") else "safetensors"
-    if given != found and path != "demo":
+    found = "gguf" if path.endswith(".gguf") or path in _GGUF_NAMES else "safetensors"
+    if given != found:
         raise ConfigError(
             "--load-format",
             f"{given} does not agree with {path!r}, which is read as {found}",

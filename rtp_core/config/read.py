@@ -116,13 +116,9 @@ def _override(name: str, value: Any) -> Iterator[Given]:
 
 
 def _unknown_override(name: str) -> ConfigError:
-    for section, kind in SECTIONS.items():
-        if name in settings_of(kind):
-            return ConfigError(
-                name,
-                f"is a key of section {section}",
-                remedy=f"pass {section}={{{name!r}: …}}",
-            )
+    if home := _home(name):
+        remedy = f"pass {home}={{{name!r}: …}}"
+        return ConfigError(name, f"is a key of section {home}", remedy=remedy)
     known = (*SECTIONS, PLUGINS, *settings_of(SECTIONS["model"]))
     return ConfigError(name, "is no section and no key of [model]", remedy=nearest(name, known))
 
@@ -135,9 +131,7 @@ def _leaves(tables: Mapping[str, Any], file: Path | None) -> Iterator[tuple[tupl
             raise ConfigError(
                 section,
                 f"{table!r} stands where a section is expected{where}",
-                remedy=f"write [{section}] with keys below it"
-                if section in SECTIONS
-                else nearest(section, (*SECTIONS, PLUGINS)),
+                remedy=_where_it_belongs(section),
             )
         if section != PLUGINS:
             yield from (((section, key), value) for key, value in table.items())
@@ -180,9 +174,22 @@ def _known(given: Given) -> tuple[str, str]:
     keys = settings_of(SECTIONS[section])
     if key in keys:
         return section, key
-    homes = [name for name, kind in SECTIONS.items() if key in settings_of(kind)]
-    remedy = f"did you mean '{homes[0]}.{key}'?" if homes else nearest(key, keys)
+    home = _home(key)
+    remedy = f"did you mean '{home}.{key}'?" if home else nearest(key, keys)
     raise ConfigError(f"{section}.{key}", f"is no setting{_by(given)}", remedy=remedy)
+
+
+def _where_it_belongs(name: str) -> str:
+    if name in SECTIONS or name == PLUGINS:
+        return f"write [{name}] with keys below it"
+    if home := _home(name):
+        return f"write it below [{home}]"
+    return nearest(name, (*SECTIONS, PLUGINS))
+
+
+def _home(key: str) -> str | None:
+    """The first section that has this key."""
+    return next((name for name, kind in SECTIONS.items() if key in settings_of(kind)), None)
 
 
 def _by(given: Given) -> str:

@@ -29,7 +29,7 @@ def _table(name: str, values: Mapping[str, Any]) -> str:
 def _lines(values: Mapping[str, Any]) -> Iterator[str]:
     for key, value in values.items():
         if value is not None:
-            yield f"{_key(key)} = {_value(value)}"
+            yield f"{_key(key)} = {value_text(value)}"
 
 
 def _key(key: str) -> str:
@@ -37,14 +37,15 @@ def _key(key: str) -> str:
     return key if plain.isascii() and plain.isalnum() else _string(key)
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """One value as TOML writes it."""
     if isinstance(value, str):
         return _string(value)
     if isinstance(value, Mapping):
-        inner = ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items())
+        inner = ", ".join(f"{_key(key)} = {value_text(item)}" for key, item in value.items())
         return f"{{{inner}}}"
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_value(item) for item in value) + "]"
+        return "[" + ", ".join(value_text(item) for item in value) + "]"
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if hasattr(value, "isoformat") else repr(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import typing
 from collections.abc import Iterable
@@ -102,12 +101,14 @@ def clean(section: type[Section], key: str, value: Any, source: str = "") -> Any
         cleaned = coerce(value, setting.annotation)
     except Mismatch as mismatch:
         message = f"{_shown(value)} is not allowed{where}"
-        raise ConfigError(f"{section.section}.{key}", message, remedy=f"give {mismatch}") from None
+        bounds = setting.rule.bounds
+        expected = f"give {mismatch}, {bounds}" if bounds else f"give {mismatch}"
+        raise ConfigError(f"{section.section}.{key}", message, remedy=expected) from None
     items = cleaned if isinstance(cleaned, tuple) else (cleaned,)
     for number, item in enumerate(items):
         if item is not None and not setting.rule.allows(item):
             remedy = setting.rule.otherwise or f"use {setting.rule.bounds}"
-            message = f"{_shown(item)} is out of bounds{where}"
+            message = f"{_shown(item)} is not allowed{where}"
             raise ConfigError(f"{section.section}.{key}", message, remedy=remedy)
         if item in items[:number]:
             message = f"{_shown(item)} is named twice{where}"
@@ -118,10 +119,16 @@ def clean(section: type[Section], key: str, value: Any, source: str = "") -> Any
 def nearest(name: str, known: Iterable[str]) -> str:
     """``did you mean 'x'?``, or the known names when none is near."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(names)}" if names else "there are none"
+    all_of_them = f"known: {', '.join(names)}" if names else "there are none"
+    return close_to(name, names) or all_of_them
+
+
+def close_to(name: str, known: Iterable[str]) -> str:
+    """``did you mean 'x'?``, or nothing when none is near."""
+    import difflib
+
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else ""
 
 
 def _shown(value: Any) -> str:

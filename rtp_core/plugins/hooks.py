@@ -1,8 +1,9 @@
-"""Which roles each hook may offer, and the hooks that exist."""
+"""The hooks that exist, and which roles each may offer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from rtp_core.api import Role
 
@@ -21,3 +22,8 @@ ROLES_OF: Mapping[str, frozenset[Role]] = {
     "rtp_routes": frozenset({Role.ROUTES}),
 }
 """Offer hooks in the order they are asked."""
+
+HOOKS = (OPTIONS_HOOK, *ROLES_OF)
+
+Implementations = Callable[[str], list[Callable[[], Any]]]
+"""One plugin's implementations of a hook, by the hook's name."""

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pluggy
 
 from rtp_core.api import BuildContext, Offer, Role, hookspecs
 from rtp_core.config.rules import nearest
-from rtp_core.errors import ConfigError, PluginError
+from rtp_core.errors import ConfigError, ResolutionError
 from rtp_core.plugins.attribution import REPORT, call, failure
-from rtp_core.plugins.hooks import OPTIONS_HOOK, ROLES_OF
 from rtp_core.plugins.inspection import check_implementations
 from rtp_core.plugins.manifest import Manifest
 from rtp_core.plugins.offers import collect_offers
-from rtp_core.plugins.options import read_options
+from rtp_core.plugins.options import options_type, read_options
 from rtp_core.plugins.resolve import Resolution
+from rtp_core.plugins.shapes import lacking_members
 
 
 class PluginHost:
@@ -33,7 +34,6 @@ class PluginHost:
         self._tables = plugin_options
         self._pluggy = pluggy.PluginManager(hookspecs.PROJECT)
         self._pluggy.add_hookspecs(hookspecs)
-        self._loaded: dict[str, Manifest] = {}
         self._options: dict[str, Any] = {}
         self._offers: dict[str, tuple[Offer, Manifest]] = {}
         self._unbuilt: dict[str, str] = {}
@@ -47,10 +47,10 @@ class PluginHost:
         options it does not have.
         """
         for manifest in resolution.plugins:
-            if manifest.name not in self._loaded:
+            if manifest.name not in self._options:
                 self._check_open(manifest)
                 self._register(manifest)
-                self._options[manifest.name] = self._read_options(manifest)
+                self._read_options(manifest)
                 self._collect(manifest)
         self._unbuilt |= {want.key: want.field for want in resolution.wants}
 
@@ -61,15 +61,13 @@ class PluginHost:
         """
         key = f"{role.value}:{name}"
         if key not in self._offers:
-            raise PluginError(
-                "core.host", "", f"{key} is not loaded", remedy=nearest(key, self._offers)
-            )
+            raise ResolutionError(f"{key} is not loaded", remedy=nearest(key, self._offers))
         offer, manifest = self._offers[key]
         self._check_open(manifest)
         options = self._options[manifest.name]
         built = call(manifest, f"building {key}", offer.build, context, options)
-        if built is None:
-            raise failure(manifest, f"building {key} returned None", REPORT)
+        if lacking := call(manifest, f"reading {key}", lacking_members, role, built):
+            raise failure(manifest, f"what {key} builds has no {', '.join(lacking)}", REPORT)
         self._unbuilt.pop(key, None)
         return built
 
@@ -107,13 +105,12 @@ class PluginHost:
     def _register(self, manifest: Manifest) -> None:
         """Any error here ends the start: pluggy 1.6 leaves a failed plugin half registered."""
         module = call(manifest, "importing it", importlib.import_module, manifest.module)
-        check_implementations(manifest, module, (OPTIONS_HOOK, *ROLES_OF))
+        check_implementations(manifest, module)
         try:
             self._pluggy.register(module, manifest.name)
             self._pluggy.check_pending()
         except (pluggy.PluginValidationError, ValueError) as error:
             raise failure(manifest, f"its hooks do not fit: {error}", REPORT) from error
-        self._loaded[manifest.name] = manifest
 
     def _implementations(self, manifest: Manifest, hook: str) -> list[Callable[[], Any]]:
         """Functions of one plugin: calling them one by one gives every result an owner."""
@@ -124,14 +121,13 @@ class PluginHost:
             if implementation.plugin_name == manifest.name
         ]
 
-    def _read_options(self, manifest: Manifest) -> Any:
-        kind = None
-        for function in self._implementations(manifest, OPTIONS_HOOK):
-            kind = call(manifest, OPTIONS_HOOK, function)
-        return read_options(manifest, kind, self._tables.get(manifest.name, {}))
+    def _read_options(self, manifest: Manifest) -> None:
+        kind = options_type(manifest, partial(self._implementations, manifest))
+        table = self._tables.get(manifest.name, {})
+        self._options[manifest.name] = read_options(manifest, kind, table)
 
     def _collect(self, manifest: Manifest) -> None:
-        offers = collect_offers(manifest, lambda hook: self._implementations(manifest, hook))
+        offers = collect_offers(manifest, partial(self._implementations, manifest))
         for key, offer in offers.items():
             if key in self._offers:
                 other = " ".join(self.owner(key))

@@ -14,6 +14,12 @@ PACKAGES = {
     "transport:shm": "rtp-pd",
     "transport:nixl": "rtp-pd",
     "transport:mooncake": "rtp-pd",
-    "router:pd": "rtp-pd",
 }
 """Offer to distribution; only hints and listings use it."""
+
+_BY_ROLE = {"transport": "rtp-pd", "router": "rtp-pd"}
+
+
+def package_for(key: str) -> str | None:
+    """The distribution that offers ``role:name``, or the role's usual one."""
+    return PACKAGES.get(key) or _BY_ROLE.get(key.partition(":")[0])

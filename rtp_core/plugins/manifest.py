@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,18 +130,20 @@ def parse_manifest(tables: Mapping[str, Any], source: Source) -> Manifest:
         return source.broken(f"{FILE_NAME} has no [plugin] table")
     manifest = source.broken("")
     reasons: list[str] = []
-    for read in (_read_keys, _read_identity, _read_lists, _read_fits):
+    for read in (
+        partial(_read_keys, tables, table),
+        partial(_read_identity, table, source),
+        partial(_read_lists, table),
+        partial(_read_fits, table),
+    ):
         try:
-            manifest = replace(manifest, **read(tables, table, source))
+            manifest = replace(manifest, **read())
         except _Invalid as invalid:
             reasons.append(str(invalid))
     return replace(manifest, broken=f"{FILE_NAME}: {'; '.join(reasons)}" if reasons else None)
 
 
-def _read_keys(
-    tables: Mapping[str, Any], table: Mapping[str, Any], source: Source
-) -> dict[str, Any]:
-    del source
+def _read_keys(tables: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
     for key in tables:
         if key != "plugin":
             raise _Invalid(f"unknown table [{key}], all keys belong to [plugin]")
@@ -153,29 +156,24 @@ def _read_keys(
     return {}
 
 
-def _read_identity(
-    tables: Mapping[str, Any], table: Mapping[str, Any], source: Source
-) -> dict[str, Any]:
-    del tables
-    name, api, summary = table.get("name"), table.get("api"), table.get("summary", "")
+def _read_identity(table: Mapping[str, Any], source: Source) -> dict[str, Any]:
+    name, api = table.get("name", source.name), table.get("api", "")
+    summary = table.get("summary", "")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise _Invalid(f"name {name!r} is not lower-case letters, digits and underscores")
     if name != source.name:
         raise _Invalid(f"name {name!r} differs from the entry point's, {source.name!r}")
     if not isinstance(summary, str):
         raise _Invalid(f"summary {summary!r} is not a string")
-    if not isinstance(api, str) or not _API.fullmatch(api):
+    if "api" in table and not (isinstance(api, str) and _API.fullmatch(api)):
         raise _Invalid(f'api {api!r} is not a version like "1.0"')
     return {"name": name, "api": api, "summary": summary}
 
 
-def _read_lists(
-    tables: Mapping[str, Any], table: Mapping[str, Any], source: Source
-) -> dict[str, Any]:
-    del tables, source
+def _read_lists(table: Mapping[str, Any]) -> dict[str, Any]:
     provides = _strings(table, "provides")
     for offer in provides:
-        check_offer(offer)
+        _check_offer(offer)
     if len(set(provides)) != len(provides):
         raise _Invalid("provides names an offer twice")
     needs, conflicts = _strings(table, "needs"), _strings(table, "conflicts")
@@ -185,8 +183,7 @@ def _read_lists(
     return {"provides": provides, "needs": needs, "conflicts": conflicts}
 
 
-def check_offer(offer: str) -> None:
-    """Raise unless `offer` is ``role:name`` with a role the core knows."""
+def _check_offer(offer: str) -> None:
     role, _, name = offer.partition(":")
     roles = [known.value for known in Role]
     if role not in roles:
@@ -195,10 +192,7 @@ def check_offer(offer: str) -> None:
         raise _Invalid(f"provides {offer!r} is not role:name")
 
 
-def _read_fits(
-    tables: Mapping[str, Any], table: Mapping[str, Any], source: Source
-) -> dict[str, Any]:
-    del tables, source
+def _read_fits(table: Mapping[str, Any]) -> dict[str, Any]:
     fits = table.get("fits")
     if fits is None:
         return {}

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from rtp_core.api import Offer, Role
 from rtp_core.plugins.attribution import REPORT, call, failure
-from rtp_core.plugins.hooks import ROLES_OF
+from rtp_core.plugins.hooks import ROLES_OF, Implementations
 from rtp_core.plugins.manifest import Manifest
-
-Implementations = Callable[[str], list[Callable[[], Any]]]
-"""Implementations of a hook, by its name."""
 
 
 def collect_offers(manifest: Manifest, implementations: Implementations) -> dict[str, Offer]:

@@ -9,8 +9,17 @@ from typing import Any
 
 from rtp_core.config.rules import nearest
 from rtp_core.config.values import Mismatch, Text, coerce
-from rtp_core.errors import ConfigError, PluginError, RtpError
+from rtp_core.errors import ConfigError, RtpError
+from rtp_core.plugins.attribution import call, failure
+from rtp_core.plugins.hooks import OPTIONS_HOOK, Implementations
 from rtp_core.plugins.manifest import Manifest
+
+
+def options_type(manifest: Manifest, implementations: Implementations) -> type | None:
+    """What the plugin's options hook returns; None without one. Raises PluginError."""
+    for function in implementations(OPTIONS_HOOK):
+        return call(manifest, OPTIONS_HOOK, function)
+    return None
 
 
 def read_options(manifest: Manifest, kind: type | None, table: Mapping[str, Any]) -> Any:
@@ -42,12 +51,8 @@ def read_options(manifest: Manifest, kind: type | None, table: Mapping[str, Any]
 def _check_kind(manifest: Manifest, kind: Any) -> None:
     params = getattr(kind, "__dataclass_params__", None)
     if not isinstance(kind, type) or params is None or not params.frozen:
-        raise PluginError(
-            manifest.name,
-            manifest.version,
-            f"rtp_plugin_options returned {kind!r}",
-            remedy="return a frozen dataclass type",
-        )
+        message = f"{OPTIONS_HOOK} returned {kind!r}"
+        raise failure(manifest, message, "return a frozen dataclass type")
 
 
 def _value(manifest: Manifest, kind: type, key: str, value: Any) -> Any:
@@ -64,24 +69,18 @@ def _value(manifest: Manifest, kind: type, key: str, value: Any) -> Any:
     except Mismatch as mismatch:
         raise ConfigError(field, f"{value!r} is not allowed", remedy=f"give {mismatch}") from None
     except TypeError as error:
-        raise PluginError(
-            manifest.name,
-            manifest.version,
-            f"option {key} of {kind.__name__}: {error}",
-            remedy="use bool, int, float, str, Literal, tuples of these, or None",
-        ) from error
+        message = f"option {key} of {kind.__name__}: {error}"
+        remedy = "use bool, int, float, str, Literal, tuples of these, or None"
+        raise failure(manifest, message, remedy) from error
 
 
 def _hints(manifest: Manifest, kind: type) -> dict[str, Any]:
     try:
         return typing.get_type_hints(kind)
     except (NameError, AttributeError, TypeError) as error:
-        raise PluginError(
-            manifest.name,
-            manifest.version,
-            f"the types of {kind.__name__} cannot be resolved: {error}",
-            remedy="import them at module level, outside TYPE_CHECKING",
-        ) from error
+        message = f"the types of {kind.__name__} cannot be resolved: {error}"
+        remedy = "import them at module level, outside TYPE_CHECKING"
+        raise failure(manifest, message, remedy) from error
 
 
 def _check_complete(manifest: Manifest, kind: type, values: Mapping[str, Any]) -> None:

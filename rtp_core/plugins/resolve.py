@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rtp_core.api import API_VERSION, Role
-from rtp_core.config.rules import nearest
+from rtp_core.config.rules import close_to
 from rtp_core.errors import ResolutionError
-from rtp_core.plugins.known import PACKAGES
+from rtp_core.plugins.known import PACKAGES, package_for
 from rtp_core.plugins.manifest import Manifest
 
 _ROLES = frozenset(role.value for role in Role)
@@ -61,7 +61,6 @@ class _Search:
         self._manifests = manifests
         self._capabilities = capabilities
         self._fields: dict[str, str] = {}
-        self._open: set[str] = set()
         self.plugins: list[Manifest] = []
         self.owners: dict[str, Manifest] = {}
         self.needed: list[Want] = []
@@ -103,7 +102,8 @@ class _Search:
                 seen[offer] = manifest
 
     def _provider(self, want: Want) -> Manifest:
-        found = [manifest for manifest in self._manifests if want.key in manifest.provides]
+        every = [manifest for manifest in self._manifests if want.key in manifest.provides]
+        found = [manifest for manifest in every if manifest.broken is None] or every
         if not found:
             raise _unknown(want, self._manifests)
         if len(found) > 1:
@@ -155,23 +155,38 @@ def _unknown(want: Want, manifests: Sequence[Manifest]) -> ResolutionError:
         for offer in manifest.provides
         if offer.startswith(f"{role}:")
     )
-    hints = [f"installed: {', '.join(offered) or 'none'}"]
-    package = PACKAGES.get(want.key)
-    broken = [one for one in manifests if one.broken and not one.provides]
-    if package and any(one.distribution == package for one in broken):
-        hints.insert(0, f"repair or reinstall {package}")
-    elif package:
-        hints.insert(0, f"pip install {package}")
-    elif near := nearest(name, offered) if offered else "":
-        hints[:0] = [near] if near.startswith("did you mean") else []
-    hints += [f"{one.label} is broken: {one.broken}" for one in broken]
+    hints = (
+        _suggestion(role, name, offered, manifests),
+        f"installed: {', '.join(offered) or 'none'}",
+        *(
+            f"{one.label} is broken: {one.broken}"
+            for one in manifests
+            if one.broken and not one.provides
+        ),
+    )
     return ResolutionError(
-        f"nothing provides {want.key}, wanted by {want.field}", remedy="; ".join(hints)
+        f"nothing provides {want.key}, wanted by {want.field}",
+        remedy="; ".join(filter(None, hints)),
     )
 
 
+def _suggestion(role: str, name: str, offered: Sequence[str], manifests: Sequence[Manifest]) -> str:
+    """The package to install, or the nearest name, or nothing."""
+    installed = {manifest.distribution for manifest in manifests}
+    absent = {
+        key.partition(":")[2]: package
+        for key, package in PACKAGES.items()
+        if key.startswith(f"{role}:") and package not in installed
+    }
+    near = close_to(name, (*offered, *absent))
+    package = absent.get(name) or (None if near else package_for(f"{role}:{name}"))
+    if package is not None and package not in installed:
+        return f"pip install {package}"
+    return near
+
+
 def _ambiguous(offer: str, field_name: str, found: Sequence[Manifest]) -> ResolutionError:
-    names = " and ".join(f"{one.label} ({one.distribution})" for one in found)
+    names = " and ".join(one.label for one in found)
     extra = [one.distribution for one in found if not one.builtin]
     return ResolutionError(
         f"{offer}, wanted by {field_name}, is offered by {names}",

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from rtp_core import LLM, SamplingParams
+from rtp_core.api import Draft, SpeculatorNeeds
+from rtp_core.speculation.controller import SpeculationController
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=24, ignore_eos=True)
 SEEDED = SamplingParams(
@@ -30,7 +32,7 @@ def prompts() -> list[list[int]]:
     draw = random.Random(3)
     shared = [draw.randrange(256) for _ in range(48)]
     made = [[draw.randrange(256) for _ in range(length)] for length in LENGTHS]
-    return [*made, shared + made[0], shared + made[1]]
+    return [*made, shared + made[0], shared + made[1], made[2] * 4, [5] * 40]
 
 
 def ids(results) -> list[list[int]]:
@@ -84,7 +86,7 @@ def test_with_a_cached_prefix(plain, alone, sampling):
     plain.generate(prompts(), sampling)
     again = plain.generate(prompts(), sampling)
     assert ids(again) == expected(alone, sampling)
-    assert again[-1].num_cached_tokens >= 48
+    assert again[7].num_cached_tokens >= 48
 
 
 @MODES
@@ -109,10 +111,47 @@ def test_when_preempted(tiny_model, alone, sampling):
 @MODES
 def test_with_speculation(tiny_model, alone, sampling):
     with open_llm(tiny_model, speculation={"methods": ["ngram"]}) as llm:
-        repeated = [prompt * 2 for prompt in prompts()[:3]]
-        with_drafts = ids(llm.generate([*prompts(), *repeated], sampling))
-        assert llm.stats()["spec_draft_tokens"] > 0
-    assert with_drafts[: len(prompts())] == expected(alone, sampling)
+        assert ids(llm.generate(prompts(), sampling)) == expected(alone, sampling)
+
+
+class SometimesRight:
+    """Drafts the true continuation with every fifth token wrong, in chains of 1 to 4."""
+
+    needs = SpeculatorNeeds(max_draft_tokens=4)
+
+    def __init__(self, outputs: list[list[int]]) -> None:
+        self._whole = [prompt + out for prompt, out in zip(prompts(), outputs, strict=True)]
+
+    def propose(self, rows):
+        drafts = []
+        for row in rows:
+            known = list(row.token_ids)
+            whole = next(one for one in self._whole if one[: len(known)] == known)
+            length = 1 + len(known) % 4
+            tokens = whole[len(known) : len(known) + length][: row.max_tokens]
+            places = range(len(known), len(known) + len(tokens))
+            drafts.append(
+                Draft([(t + (at % 5 == 0)) % 256 for t, at in zip(tokens, places, strict=True)])
+            )
+        return drafts
+
+    def observe(self, commits):
+        pass
+
+    def release(self, sequence_id):
+        pass
+
+
+@MODES
+def test_with_drafts_right_and_wrong(tiny_model, alone, sampling):
+    outputs = expected(alone, sampling)
+    with open_llm(tiny_model, speculation={"methods": ["ngram"]}) as llm:
+        llm._engine._speculation = SpeculationController(
+            [("sometimes", SometimesRight(outputs))], 4, 259, lambda name, error: pytest.fail(error)
+        )
+        assert ids(llm.generate(prompts(), sampling)) == outputs
+        stats = llm.stats()
+    assert 0 < stats["spec_accepted_tokens"] < stats["spec_draft_tokens"]
 
 
 def test_speculation_accepts_and_saves_steps(tiny_model):
