@@ -26,7 +26,7 @@ STEP_S = 0.01
 
 @dataclass
 class Outcome:
-    """Tokens computed by tenant at each step's end, and each request's wait in steps."""
+    """Tokens computed by tenant, and the steps each request waited."""
 
     tokens: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     waits: dict[str, int] = field(default_factory=dict)
@@ -49,12 +49,14 @@ class Simulation:
         self._arrival: dict[str, int] = {}
         self._tenant: dict[str, str] = {}
         self._step = 0
+        self.num_waiting: dict[str, int] = defaultdict(int)
 
     def submit(self, name, tenant, prompt, outputs):
         """`prompt` token ids; `outputs` tokens are generated."""
         sampling = SamplingParams(temperature=0.0, max_tokens=outputs, ignore_eos=True)
         self._arrival[name] = self._step
         self._tenant[name] = tenant
+        self.num_waiting[tenant] += 1
         self.scheduler.add(
             Request(name, tuple(prompt), sampling, self.clock.now_s(), tenant=tenant)
         )
@@ -66,7 +68,9 @@ class Simulation:
             return False
         for start in plan.started:
             name = start.sequence_id.rpartition("/")[0]
-            self.outcome.waits.setdefault(name, self._step - self._arrival[name])
+            if name not in self.outcome.waits:
+                self.outcome.waits[name] = self._step - self._arrival[name]
+                self.num_waiting[self._tenant[name]] -= 1
         for row in plan.rows:
             name = row.sequence_id.rpartition("/")[0]
             self.outcome.tokens[self._tenant[name]] += len(row.token_ids)

@@ -32,12 +32,9 @@ def backlog(simulation, shapes, seed=1):
     draw = random.Random(seed)
     counts = dict.fromkeys(shapes, 0)
 
-    def refill(step):
+    def refill():
         for tenant, (inputs, outputs) in shapes.items():
-            waiting = sum(
-                one.request.tenant == tenant for one in simulation.scheduler._waiting.values()
-            )
-            for _ in range(4 - waiting):
+            for _ in range(4 - simulation.num_waiting[tenant]):
                 name = f"{tenant}-{counts[tenant]}"
                 counts[tenant] += 1
                 simulation.submit(
@@ -48,8 +45,8 @@ def backlog(simulation, shapes, seed=1):
 
 
 def run(simulation, refill, steps=STEPS):
-    for step in range(steps):
-        refill(step)
+    for _ in range(steps):
+        refill()
         simulation.step()
     return simulation.outcome
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from rtp_core.api import API_VERSION, Offer
 from rtp_core.errors import PluginError
-from rtp_core.plugins.hooks import OPTIONS_HOOK, ROLES_OF
+from rtp_core.plugins.hooks import HOOKS, OPTIONS_HOOK, ROLES_OF
 from rtp_core.plugins.inspection import check_implementations
 from rtp_core.plugins.manifest import Manifest
 from rtp_core.testing.conformance.verdict import NotApplicableError, require, show
@@ -90,7 +90,7 @@ def hooks_are_spelt_and_marked(manifest: Manifest) -> None:
     """Every ``rtp_*`` function is a hook that exists, marked, without arguments or order."""
     module = _module(manifest)
     try:
-        check_implementations(manifest, module, (OPTIONS_HOOK, *ROLES_OF))
+        check_implementations(manifest, module)
     except PluginError as error:
         require(
             False,
@@ -98,7 +98,7 @@ def hooks_are_spelt_and_marked(manifest: Manifest) -> None:
             error.message,
             error.remedy or "see rtp_core.api.hookspecs",
         )
-    hooks = [name for name in (OPTIONS_HOOK, *ROLES_OF) if hasattr(module, name)]
+    hooks = [name for name in HOOKS if hasattr(module, name)]
     require(
         bool(hooks),
         f"{manifest.module} implements a hook",
