@@ -36,6 +36,13 @@ class Resolution:
     owners: Mapping[str, Manifest] = field(default_factory=dict)
     needed: tuple[Want, ...] = ()
 
+    def names(self, role: Role) -> tuple[str, ...]:
+        """Names of the offers wanted for a role, in the order of use."""
+        prefix = f"{role.value}:"
+        return tuple(
+            want.key.removeprefix(prefix) for want in self.wants if want.key.startswith(prefix)
+        )
+
 
 def resolve(
     wants: Iterable[Want],

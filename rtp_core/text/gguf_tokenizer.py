@@ -20,6 +20,9 @@ from rtp_core.errors import ModelError
 from rtp_core.text.gguf_pretokenizers import IGNORES_MERGES, NORMALIZES, pre_tokenizer
 from rtp_core.text.tokenizer_files import CONFIG, TOKENIZER
 
+WRITER_VERSION = 1
+"""Raised when the files written for equal metadata change; caches key on it."""
+
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
 _SPACE = "\u2581"
 _KEY = "tokenizer.ggml."

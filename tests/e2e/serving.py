@@ -44,9 +44,9 @@ class Server:
         raise AssertionError(f"not healthy after {seconds} s: {self.log.read_text()[-2000:]}")
 
     def engine_pids(self) -> list[int]:
-        """Processes whose parent is the API process."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in children.read_text().split()]
+        """Processes whose parent is the API process, whichever thread started them."""
+        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        return [int(pid) for children in tasks for pid in children.read_text().split()]
 
 
 def free_port() -> int:
