@@ -26,33 +26,8 @@ def _offers():
     ]
 
 
-UNEQUAL_PLANES = "DenseMemory.export_block stacks K and V, which differ in head_dim here"
-EXPORTED = "FileOrderLoader cuts its read buffer while the last tensor's view still lives"
-KNOWN_DEFECTS = {
-    ("kv_store:dense", "blobs_are_canonical"): UNEQUAL_PLANES,
-    ("kv_store:dense", "blocks_survive_export_and_import"): UNEQUAL_PLANES,
-    ("loader:file_order", "every_destination_is_filled_once"): EXPORTED,
-    ("loader:file_order", "files_may_be_several"): EXPORTED,
-    ("loader:file_order", "order_in_the_file_may_be_any"): EXPORTED,
-    ("loader:file_order", "tensors_may_be_large_or_tiny"): EXPORTED,
-    ("loader:file_order", "unplanned_tensors_are_passed_over"): EXPORTED,
-    ("loader:file_order", "progress_adds_up"): EXPORTED,
-}
-
-
-def _marks(offer, check):
-    reason = KNOWN_DEFECTS.get((offer.key, check_name(check)))
-    return [] if reason is None else [pytest.mark.xfail(reason=reason)]
-
-
 CASES = [
-    pytest.param(
-        offer,
-        options,
-        check,
-        id=f"{offer.key}-{check_name(check)}",
-        marks=_marks(offer, check),
-    )
+    pytest.param(offer, options, check, id=f"{offer.key}-{check_name(check)}")
     for offer, options in _offers()
     for check in suite(offer.role)
 ]

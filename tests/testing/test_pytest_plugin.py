@@ -58,6 +58,29 @@ def test_the_entry_point_is_declared_and_exists():
     assert hasattr(import_module(declared["rtp_conformance"]), "pytest_addoption")
 
 
+def test_the_entry_point_gives_pytest_the_option(tmp_path):
+    """Found by metadata alone, as after `pip install rtp-core`."""
+    metadata = tmp_path / "rtp_core-0.1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: rtp-core\nVersion: 0.1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[pytest11]\nrtp_conformance = rtp_core.testing.pytest_plugin\n"
+    )
+    places = os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "kernels")))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--rtp-plugin", "core.speculation", "-q",
+         "-p", "no:cacheprovider"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": places},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "22 passed" in done.stdout
+
+
 def test_without_the_option_nothing_is_imported(run, tmp_path):
     loaded = modules_after(run, tmp_path)
     assert not [name for name in loaded if name in HEAVY]
@@ -119,7 +142,7 @@ def test_a_models_configuration_can_be_given(run, tmp_path):
         "-k", "the_spec_describes",
     )  # fmt: skip
     assert done.returncode == 1
-    assert "num_hidden_layers is missing" in done.stdout
+    assert "config.json: num_hidden_layers" in done.stdout
 
 
 @pytest.mark.parametrize(
