@@ -26,7 +26,7 @@ from rtp_core.observe.snapshot import EngineStats
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 FINISH_REASONS = ("stop", "length", "abort", "error")
-REJECTIONS = ("queue_full", "draining", "not_ready", "body_memory")
+REJECTIONS = ("queue_full", "body_memory", "model_loading", "server_draining", "engine_dead")
 
 # fmt: off
 _TTFT = (

@@ -12,6 +12,7 @@ from rtp_core.api import FinishReason, Request, RequestTiming
 from rtp_core.observe.log import line
 from rtp_core.observe.metrics import Meters
 from rtp_core.server.admission import Ticket
+from rtp_core.server.errors import CLIENT_CLOSED
 from rtp_core.server.exchange import Call
 from rtp_core.server.records import Latencies, RecentRequests, RequestRow
 
@@ -25,6 +26,11 @@ class Books:
     meters: Meters
     latencies: Latencies
     recent: RecentRequests
+
+    @classmethod
+    def of_model(cls, name: str) -> Books:
+        """Empty books for the model served under this name."""
+        return cls(Meters(name), Latencies(), RecentRequests())
 
 
 @dataclass(slots=True)
@@ -107,12 +113,15 @@ class Account:
         }
 
     def close(self, status: int, num_open: int) -> None:
-        """The request ended with `status`; `num_open` choices had not reached their ends."""
+        """The request ended with `status`; `num_open` choices had not reached their ends.
+
+        What was refused (400 to 498) never ran, so that nothing of it has finished.
+        """
         if self._closed:
             return
-        self._closed = True
+        self._closed = self.call.booked = True
         self.ticket.give_back()
-        if num_open:
+        if num_open and status >= CLIENT_CLOSED:
             reason = FinishReason.ERROR if status == 500 else FinishReason.ABORT
             self.finish_reason = reason.value
             self.books.meters.finished[reason.value] += num_open

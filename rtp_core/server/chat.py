@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-from rtp_core.api import Request, SamplingParams
 from rtp_core.errors import RequestError
-from rtp_core.server.accounting import Account
 from rtp_core.server.body import parse
-from rtp_core.server.chat_answer import ChatRenderer
+from rtp_core.server.chat_plan import ChatPlan
 from rtp_core.server.exchange import Answer, Call
 from rtp_core.server.messages import template_messages
 from rtp_core.server.plan import answer
 from rtp_core.server.prompts import ChatOptions, PromptRoom
-from rtp_core.server.rendering import Telling
-from rtp_core.server.requests import engine_request, kept
-from rtp_core.server.sampling import check_generation, sampling_params, within_context
+from rtp_core.server.sampling import check_generation, sampling_params
 from rtp_core.server.schema.chat import ChatBody
 from rtp_core.server.service import Service
-from rtp_core.server.token_names import TokenNames
 
 
 async def chat_completions(service: Service, call: Call) -> Answer:
@@ -115,39 +109,3 @@ def template_variables(body: ChatBody, room: PromptRoom) -> Mapping[str, Any]:
             "reasoning_effort", "this model's chat template has no setting for reasoning"
         )
     return variables
-
-
-@dataclass(frozen=True, slots=True)
-class ChatPlan:
-    """A validated conversation."""
-
-    body: ChatBody
-    model: str
-    sampling: SamplingParams
-    messages: list[dict[str, Any]]
-    options: ChatOptions
-
-    @property
-    def stream(self) -> bool:
-        """As plan.Plan."""
-        return bool(self.body.stream)
-
-    @property
-    def places(self) -> int:
-        """As plan.Plan."""
-        return self.sampling.n
-
-    async def requests(self, call: Call, service: Service) -> list[Request]:
-        """One request, from the rendered conversation."""
-        ids = kept(await service.room.encode_chat(self.messages, self.options), self.body)
-        sampling = within_context(self.sampling, len(ids), service.info, "messages", None)
-        return [engine_request(self.body, call, ids, sampling)]
-
-    def renderer(
-        self, requests: Sequence[Request], service: Service, account: Account
-    ) -> ChatRenderer:
-        """As plan.Plan."""
-        names = TokenNames(
-            service.room.tokenizer, as_ids=bool(self.body.return_tokens_as_token_ids)
-        )
-        return ChatRenderer(Telling("chatcmpl", self.model, self.body, requests, names, account))

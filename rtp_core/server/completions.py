@@ -18,7 +18,6 @@ from rtp_core.server.requests import engine_request, kept
 from rtp_core.server.sampling import check_generation, sampling_params, within_context
 from rtp_core.server.schema.completion import CompletionBody
 from rtp_core.server.service import Service
-from rtp_core.server.token_names import TokenNames
 
 USUAL_MAX_TOKENS = 16
 """OpenAI's default for this endpoint."""
@@ -89,10 +88,7 @@ class CompletionPlan:
         self, requests: Sequence[Request], service: Service, account: Account
     ) -> CompletionRenderer:
         """As plan.Plan."""
-        names = TokenNames(
-            service.room.tokenizer, as_ids=bool(self.body.return_tokens_as_token_ids)
-        )
-        telling = Telling("cmpl", self.model, self.body, requests, names, account)
+        telling = Telling("cmpl", self.model, self.body, requests, service.room.tokenizer, account)
         return CompletionRenderer(telling, self.echoes)
 
     async def _encode(self, prompt: str | list[int], service: Service) -> list[int]:

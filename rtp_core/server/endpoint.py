@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass
@@ -58,13 +59,14 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What every operation of a server shares."""
+    """What every operation of a server shares; `rejections` counts 503s by their code."""
 
     guard: Guard
     limits: Limits
     max_body_bytes: int
     memory: BodyMemory
     visit: Callable[[], AbstractContextManager[None]]
+    rejections: Counter[str]
 
 
 class Endpoint:
@@ -119,8 +121,8 @@ class Endpoint:
     async def _refuse(
         self, call: Call, error: RequestError, incoming: Incoming, outgoing: Outgoing
     ) -> None:
-        fields = {"id": call.request_id, "endpoint": call.path, "status": error.status}
-        log.info(line("request_refused", **fields, param=error.param, code=error.code))
+        if not (call.booked or self._operation.public):
+            self._note(call, error)
         if outgoing.started:
             await outgoing.abort()
             return
@@ -128,6 +130,13 @@ class Endpoint:
             await send_refusal(error, incoming, outgoing, self._gate.limits)
         except ClientGone:
             log.debug("client_gone id=%s path=%s", call.request_id, call.path)
+
+    def _note(self, call: Call, error: RequestError) -> None:
+        rejections = self._gate.rejections
+        if error.code is not None and error.code in rejections and self._operation.needs_model:
+            rejections[error.code] += 1
+        fields = {"id": call.request_id, "endpoint": call.path, "status": error.status}
+        log.info(line("request_refused", **fields, param=error.param, code=error.code))
 
 
 async def send_refusal(

@@ -23,7 +23,10 @@ _STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 @dataclass(slots=True)
 class Call:
-    """What a handler may know of its request. `arrival_s` is on the monotonic clock."""
+    """What a handler may know of its request. `arrival_s` is on the monotonic clock.
+
+    `booked` says that its end was logged with what it used.
+    """
 
     request_id: str
     path: str
@@ -32,6 +35,7 @@ class Call:
     lease: BodyLease
     tenant: str = ""
     body: bytes = b""
+    booked: bool = False
     arrival_s: float = field(default_factory=time.monotonic)
 
     def drop_body(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import msgspec
 
 from rtp_core import __version__
 from rtp_core.server.endpoint import Operation
+from rtp_core.server.exchange import Call, Reply
 from rtp_core.server.schema.refused import IGNORED, REFUSED
 
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
@@ -54,6 +56,20 @@ _PROMPT = {
         },
     ],
 }
+
+
+def openapi(table: Sequence[Operation]) -> Operation:
+    """Described when first asked for: schemas take longer than all the rest of the start."""
+
+    @functools.cache
+    def described() -> Reply:
+        return Reply.json(document([*table, operation]))
+
+    async def describe(call: Call) -> Reply:
+        return described()
+
+    operation = Operation("GET", "/openapi.json", "This document.", describe)
+    return operation
 
 
 def document(operations: Sequence[Operation]) -> dict[str, Any]:

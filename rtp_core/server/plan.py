@@ -86,14 +86,15 @@ class Plan(Protocol):
 
 async def answer(plan: Plan, call: Call, service: Service) -> Answer:
     """Run a plan. Refusals come as exceptions before anything is sent."""
-    account = service.account(call, plan.places)
+    account = service.traffic.account(call, plan.places)
     try:
         requests = await plan.requests(call, service)
     except BaseException as error:
         account.close(status_of(error), plan.places)
         raise
     call.drop_body()
-    run = Run(service, service.generate(requests, account))
+    generation = service.traffic.generate(requests, account, service.room.tokenizer)
+    run = Run(service, generation)
     renderer = plan.renderer(requests, service, account)
     try:
         if plan.stream:
@@ -147,7 +148,7 @@ class Run:
     async def close(self, status: int | None = None) -> None:
         """Abort what runs and make the entries; the first call counts."""
         try:
-            await self._service.finish(self.generation)
+            await self._service.traffic.finish(self.generation)
         finally:
             self.generation.account.close(status or self._status, self.generation.num_open)
 

@@ -11,6 +11,7 @@ from rtp_core.api import Request
 from rtp_core.server.accounting import Account
 from rtp_core.server.schema.fields import GenerationBody
 from rtp_core.server.token_names import TokenNames
+from rtp_core.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +22,14 @@ class Telling:
     model: str
     body: GenerationBody
     requests: Sequence[Request]
-    names: TokenNames
+    tokenizer: Tokenizer
     account: Account
     created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def names(self) -> TokenNames:
+        """How tokens are spelled in log-probabilities."""
+        return TokenNames(self.tokenizer, as_ids=bool(self.body.return_tokens_as_token_ids))
 
     @property
     def num_choices(self) -> int:

@@ -9,6 +9,7 @@ from rtp_core.server import models, status, tokens
 from rtp_core.server.chat import chat_completions
 from rtp_core.server.completions import completions
 from rtp_core.server.endpoint import Operation
+from rtp_core.server.openapi import openapi
 from rtp_core.server.page import Page
 from rtp_core.server.schema.chat import ChatBody
 from rtp_core.server.schema.completion import CompletionBody
@@ -17,12 +18,13 @@ from rtp_core.server.service import Service
 
 
 def operations(service: Service) -> list[Operation]:
-    """The API; the page's routes are not part of it."""
-    return [*_generating(service), *_about_the_model(service), *_about_the_server(service)]
+    """The API, its description, and the page unless it is switched off."""
+    api = (*_generating(service), *_about_the_model(service), *_about_the_server(service))
+    page = _page(Page.packaged()) if service.config.server.ui else []
+    return [*api, openapi(api), *page]
 
 
-def page_operations(page: Page) -> list[Operation]:
-    """The page at / and its files."""
+def _page(page: Page) -> list[Operation]:
     html = "text/html"
     return [
         Operation("GET", "/", "The page.", page.index, public=True, media_type=html),

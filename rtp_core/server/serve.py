@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ipaddress
 import logging
 import socket
 import sys
@@ -12,18 +10,17 @@ from types import FrameType
 
 import uvicorn
 
-from rtp_core.config.schema import EngineConfig, ServerConfig
+from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.contract import AsyncBackend
 from rtp_core.engine.process_backend import ProcessBackend
-from rtp_core.errors import ConfigError
 from rtp_core.server.app import app_of
 from rtp_core.server.connection import connection_class
 from rtp_core.server.limits import Limits
+from rtp_core.server.listener import BACKLOG, bind, url, warn_if_open
 from rtp_core.server.service import Service
 
 log = logging.getLogger("rtp.server")
 
-BACKLOG = 2048
 LAST_WORDS_S = 5
 """How long answers may take to leave after the last request was ended."""
 
@@ -56,7 +53,8 @@ async def run_server(
         await asyncio.wait({serving, starting}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
-            await serving
+        await asyncio.wait({serving})
+        serving.result()
     finally:
         starting.cancel()
         server.should_exit = True
@@ -110,60 +108,9 @@ class Server(uvicorn.Server):
             log.info("draining")
             self._drain = asyncio.create_task(self._drain_and_exit())
         else:
-            self._service.abort_all()
+            self._service.traffic.abort_all()
             self.should_exit = True
 
     async def _drain_and_exit(self) -> None:
-        await self._service.drain(self._service.config.server.shutdown_timeout_s)
+        await self._service.traffic.drain(self._service.config.server.shutdown_timeout_s)
         self.should_exit = True
-
-
-def bind(config: ServerConfig) -> socket.socket:
-    """A listening socket. Raises ConfigError naming the setting that is wrong."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError as error:
-        raise ConfigError("server.host", f"{config.host!r} is no address: {error}") from error
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(
-            "server.port",
-            f"cannot listen on {config.host} port {config.port}: {error.strerror}",
-            remedy="choose another port with --port, or stop what uses this one",
-        ) from error
-    listener.setblocking(False)
-    return listener
-
-
-def warn_if_open(config: ServerConfig) -> None:
-    """A server that other machines reach should ask for a key."""
-    if not config.api_keys and not is_loopback(config.host):
-        log.warning(
-            "open_server host=%s: anyone who reaches it may use it; set server.api_keys",
-            config.host,
-        )
-
-
-def is_loopback(host: str) -> bool:
-    """True for addresses that only this machine reaches."""
-    if host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
-
-
-def url(listener: socket.socket) -> str:
-    """The address of a listening socket for a browser."""
-    host, port = listener.getsockname()[:2]
-    address = ipaddress.ip_address(host)
-    if address.is_unspecified:
-        address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
-    return f"http://[{address}]:{port}" if address.version == 6 else f"http://{address}:{port}"

@@ -6,22 +6,18 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 
-from rtp_core.api import Request
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.contract import AsyncBackend, ModelInfo
 from rtp_core.errors import RequestError, RtpError
-from rtp_core.observe.metrics import Meters
 from rtp_core.observe.snapshot import EngineStats
-from rtp_core.server.accounting import Account, Books
-from rtp_core.server.admission import Admission
+from rtp_core.server.accounting import Books
 from rtp_core.server.errors import ShutdownError, unavailable
-from rtp_core.server.exchange import Call
-from rtp_core.server.generation import Generation
 from rtp_core.server.limits import Limits
 from rtp_core.server.prompts import PromptRoom
-from rtp_core.server.records import History, Latencies, RecentRequests
+from rtp_core.server.records import History
+from rtp_core.server.traffic import Traffic
 
 log = logging.getLogger("rtp.server")
 
@@ -41,17 +37,11 @@ class Service:
         self.config = config
         self.backend = backend
         self.limits = limits
-        self.books = Books(Meters(name), Latencies(), RecentRequests())
+        self.books = Books.of_model(name)
         self.history = History()
         self.started_s = time.monotonic()
         self.started_unix_s = int(time.time())
-        self.draining = False
-        self._admission = Admission(config.server.max_queued_requests)
-        self._live: set[Generation] = set()
-        self._num_visitors = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._aborted = False
+        self.traffic = Traffic(backend, self.books, config.server.max_queued_requests)
         self._unusable = False
         self._room: PromptRoom | None = None
         self._opening = asyncio.Lock()
@@ -61,7 +51,7 @@ class Service:
     @property
     def state(self) -> str:
         """``loading``, ``ready``, ``broken`` or ``draining``, of engine and front end."""
-        if self.draining:
+        if self.traffic.draining:
             return "draining"
         if self._unusable:
             return "broken"
@@ -89,6 +79,13 @@ class Service:
     def loaded(self) -> bool:
         """True once the model was ready; stays true afterwards."""
         return self._room is not None
+
+    @contextlib.contextmanager
+    def visit(self) -> Iterator[None]:
+        """A request that needs the model. Raises as `check_ready`."""
+        self.check_ready()
+        with self.traffic.visit():
+            yield
 
     def check_ready(self) -> None:
         """Raises a 503 that says what the server is doing instead."""
@@ -126,66 +123,6 @@ class Service:
                     self.config.model.chat_template,
                     self.limits.text_threads,
                 )
-
-    # ---- requests
-
-    @contextlib.contextmanager
-    def visit(self) -> Iterator[None]:
-        """A request that needs the model, from its headers to the end of its answer."""
-        try:
-            self.check_ready()
-        except RequestError:
-            reason = "draining" if self.draining else "not_ready"
-            self.books.meters.rejections[reason] += 1
-            raise
-        self._num_visitors += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._num_visitors -= 1
-            if self._num_visitors == 0:
-                self._idle.set()
-
-    def account(self, call: Call, places: int) -> Account:
-        """Admit a request with `places` choices. Raises 503 when the queue is full."""
-        try:
-            ticket = self._admission.enter(places)
-        except RequestError as error:
-            if error.status == 503:
-                self.books.meters.rejections["queue_full"] += 1
-            raise
-        return Account(call, self.books, ticket)
-
-    def generate(self, requests: Sequence[Request], account: Account) -> Generation:
-        """Start the engine's work on all prompts of a request."""
-        if self._aborted:
-            raise ShutdownError
-        account.begin(requests)
-        generation = Generation(self.backend, self.room.tokenizer, requests, account)
-        self._live.add(generation)
-        return generation
-
-    async def finish(self, generation: Generation) -> None:
-        """End a generation, aborting what still runs."""
-        try:
-            await generation.close()
-        finally:
-            self._live.discard(generation)
-
-    async def drain(self, timeout_s: float) -> None:
-        """Refuse new requests; wait for those in flight, then end them with an error."""
-        self.draining = True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
-        self.abort_all()
-
-    def abort_all(self) -> None:
-        """End every request in flight now, and let no further one begin."""
-        self._aborted = True
-        for generation in self._live:
-            generation.fail(ShutdownError())
 
     # ---- background
 

@@ -20,7 +20,8 @@ from rtp_core.engine.contract import ModelInfo
 from rtp_core.observe.snapshot import EngineStats
 from rtp_core.server.app import build_app
 from rtp_core.server.limits import Limits
-from rtp_core.server.serve import bind, run_server
+from rtp_core.server.listener import bind
+from rtp_core.server.serve import run_server
 
 EOS = 257
 MAX_MODEL_LEN = 256

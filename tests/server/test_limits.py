@@ -21,10 +21,17 @@ MIB = 2**20
 
 @pytest.fixture(scope="module")
 def server(model_dir):
-    limits = Limits(header_timeout_s=0.4, body_timeout_s=0.4, discard_timeout_s=2.0)
-    with LiveServer(lambda: ScriptBackend(model_dir), settings(port=0), limits) as server:
+    with LiveServer(lambda: ScriptBackend(model_dir), settings(port=0)) as server:
         yield server
         assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+@pytest.fixture(scope="module")
+def hasty(model_dir):
+    """A server that waits for nobody."""
+    limits = Limits(header_timeout_s=0.4, body_timeout_s=0.4)
+    with LiveServer(lambda: ScriptBackend(model_dir), settings(port=0), limits) as server:
+        yield server
 
 
 def connect(server):
@@ -110,16 +117,16 @@ def test_a_refusal_before_the_body_is_readable(server):
     assert answer.status_code == 415
 
 
-def test_a_slow_body_is_408(server):
-    with connect(server) as connection:
+def test_a_slow_body_is_408(hasty):
+    with connect(hasty) as connection:
         connection.sendall(head(len(HELLO)) + HELLO[:10])
         status, _, start = parsed(read_all(connection))
     assert status == 408
     assert b"connection: close" in start
 
 
-def test_a_dripping_body_is_408(server):
-    with connect(server) as connection:
+def test_a_dripping_body_is_408(hasty):
+    with connect(hasty) as connection:
         connection.sendall(head(1000))
         began = time.monotonic()
         with contextlib.suppress(ConnectionError):
@@ -155,8 +162,8 @@ def test_headers_below_the_limit_are_read(server):
 
 
 @pytest.mark.parametrize("start", [b"", b"POST / HTTP/1.1\r\nHost:"])
-def test_headers_that_never_come_close_the_connection(server, start):
-    with connect(server) as connection:
+def test_headers_that_never_come_close_the_connection(hasty, start):
+    with connect(hasty) as connection:
         connection.sendall(start)
         began = time.monotonic()
         status, error, _ = parsed(read_all(connection))
@@ -165,8 +172,8 @@ def test_headers_that_never_come_close_the_connection(server, start):
     assert "headers" in error["message"]
 
 
-def test_a_connection_kept_alive_may_not_drip_headers_either(server):
-    with connect(server) as connection:
+def test_a_connection_kept_alive_may_not_drip_headers_either(hasty):
+    with connect(hasty) as connection:
         connection.sendall(head(len(HELLO)) + HELLO)
         answer = b""
         while b"usage" not in answer:
