@@ -38,15 +38,12 @@ def shown(reply: Any) -> str:
 
 
 def overflow(page: Any) -> list[str]:
-    """Elements that reach beyond the right edge of the window, outside scrolling boxes."""
+    """What scrolls sideways, except code and tables, which scroll in a box of their own."""
     return page.evaluate(
-        """() => {
-          const clips = (node) => /auto|scroll|hidden/.test(getComputedStyle(node).overflowX);
-          const inBox = (node) =>
-            node !== document.body && (clips(node) || inBox(node.parentElement));
-          const wide = [...document.body.querySelectorAll("*")].filter((node) =>
-            node.getBoundingClientRect().right > innerWidth + 0.5 && !inBox(node.parentElement));
-          const page = document.scrollingElement.scrollWidth > innerWidth ? ["page"] : [];
-          return page.concat(wide.map((node) => node.outerHTML.slice(0, 80)));
-        }"""
+        """() => [...document.querySelectorAll("*")]
+          .filter((node) => !node.matches("pre, .table-scroll, textarea, input"))
+          .filter((node) => node === document.scrollingElement ||
+            /auto|scroll/.test(getComputedStyle(node).overflowX))
+          .filter((node) => node.scrollWidth > node.clientWidth)
+          .map((node) => `${node.tagName} ${node.id}: ${node.scrollWidth}`)"""
     )

@@ -103,6 +103,7 @@ class Stub:
         self.running = 0
         self.plugins = engine_data.plugins()
         self.stats = engine_data.stats()
+        self.stats_fail = False
         self.connections: set[socket.socket] = set()
         self._server = _Server(("127.0.0.1", port), partial(_Handler, self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
@@ -144,9 +145,13 @@ class _Handler(BaseHTTPRequestHandler):
         super().setup()
         self.stub.connections.add(self.connection)
 
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # the browser may leave at any time
+            super().handle()
+
     def finish(self) -> None:
         self.stub.connections.discard(self.connection)
-        with suppress(OSError):  # the browser may have left
+        with suppress(OSError):
             super().finish()
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -186,7 +191,9 @@ class _Handler(BaseHTTPRequestHandler):
             "/v1/plugins": lambda: self.stub.plugins,
             "/v1/stats": self.stub.snapshot,
         }
-        if path not in documents:
+        if path == "/v1/stats" and self.stub.stats_fail:
+            self._send(500, _joined(refusing(500, "No numbers.")), "application/json")
+        elif path not in documents:
             self._send(404, _joined(refusing(404, "No such path.")), "application/json")
         else:
             self._send(200, json.dumps(documents[path]()).encode(), "application/json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from engine_data import DEMO_REPLY
 from page_actions import PHONE, PROMPT, ask, overflow, wait_ready, wait_state
-from stub_server import Stub, saying
+from stub_server import ROLE, Reply, Stub, ending, saying, text
 
 pytestmark = pytest.mark.browser
 
@@ -38,19 +38,19 @@ def test_broken_plugins_and_run_time_errors_stand_out(open_page, stub):
 def test_memory_is_split_by_tier_and_format(page):
     memory = page.locator("#memory")
     memory.get_by_text("host").wait_for()
-    text = memory.inner_text()
-    assert "Room for 69,904 tokens in 4,369 blocks." in text
-    assert "1,616 of 4,369 blocks · 37 %" in text
-    assert "half of the memory left" in text
+    said = memory.inner_text()
+    assert "Room for 69,904 tokens in 4,369 blocks." in said
+    assert "1,616 of 4,369 blocks · 37 %" in said
+    assert "half of the memory left" in said
     width = memory.locator(".tier .bar i").first.evaluate("part => parseFloat(part.style.width)")
     assert width == pytest.approx(100 * 812 / 4369, abs=0.1)
 
 
 def test_speculation_and_prefix_hits_are_told_as_gains(page):
-    text = page.locator("#gains").inner_text()
-    assert "2.48 tokens per step" in text  # 1 + 17900 / 12100
-    assert "37 % of drafts accepted" in text
-    assert "55 % hit rate" in text
+    said = page.locator("#gains").inner_text()
+    assert "2.48 tokens per step" in said  # 1 + 17900 / 12100
+    assert "37 % of drafts accepted" in said
+    assert "55 % hit rate" in said
 
 
 def test_an_unused_speculator_is_off_with_its_reason(open_page, stub):
@@ -104,8 +104,8 @@ def test_an_engine_that_has_done_nothing_yet_shows_no_nonsense(open_page, stub):
     stub.stats.update(history=[], requests=[], latency={}, engine={"num_blocks": 10})
     page = wait_ready(open_page(stub.url))
     page.get_by_text("No requests yet.").wait_for()
-    text = page.locator("#engine").inner_text()
-    assert not {"NaN", "undefined", "null", "Infinity"} & set(text.replace(",", " ").split())
+    said = page.locator("#engine").inner_text()
+    assert not {"NaN", "undefined", "null", "Infinity"} & set(said.replace(",", " ").split())
 
 
 def test_sending_waits_until_the_engine_is_ready(open_page, stub):
@@ -195,7 +195,11 @@ def test_the_page_works_below_a_root_path(open_page):
     stub.close()
 
 
-def test_no_width_scrolls_sideways(page, stub):
+def test_no_width_scrolls_sideways(open_page, stub):
+    stub.plugins["effective"]["features"][0]["reason"] = "x" * 200
+    stub.plugins["effective"]["features"][1]["offer"] = "y" * 80
+    stub.plugins["data"][0]["summary"] = "z" * 200
+    page = wait_ready(open_page(stub.url))
     stub.replies.append(saying(f"{DEMO_REPLY}\n\n{'unbreakable' * 40}\n\n`{'x' * 300}`"))
     ask(page, "long " + "w" * 300)
     wait_state(page, "done")
@@ -204,6 +208,23 @@ def test_no_width_scrolls_sideways(page, stub):
         for view in ("chat", "engine"):
             page.click(f"[data-view-button={view}]")
             assert overflow(page) == [], (width, view)
+
+
+def test_nothing_jumps_while_the_page_starts_and_a_reply_arrives(open_page, stub):
+    for viewport in ({"width": 1280, "height": 800}, PHONE):
+        page = wait_ready(open_page(stub.url, viewport=viewport))
+        words = [text(f"{word} ") for word in DEMO_REPLY.split(" ")]
+        stub.replies.append(Reply([ROLE, 0.1, *words[:30], 0.2, *words[30:], *ending()]))
+        ask(page, "Go")
+        wait_state(page, "done")
+        assert page.evaluate(LAYOUT_SHIFT) < 0.02
+
+
+def test_a_panel_without_numbers_does_not_stop_the_chat(open_page, stub):
+    stub.stats_fail = True
+    page = wait_ready(open_page(stub.url, allow={500}))
+    ask(page, "Go")
+    wait_state(page, "done")
 
 
 def test_text_has_enough_contrast_in_both_schemes(open_page, stub):
@@ -222,6 +243,15 @@ def test_one_panel_at_a_time_on_a_phone(open_page, stub):
     assert page.locator("#engine").is_visible()
     assert page.locator("[data-view-button=split]").is_hidden()
 
+
+# Chromium's own measure: share of the window moved times distance, without input just before.
+LAYOUT_SHIFT = """() => new Promise((resolve) => {
+  new PerformanceObserver((list) => resolve(
+    list.getEntries().filter((entry) => !entry.hadRecentInput)
+      .reduce((sum, entry) => sum + entry.value, 0)
+  )).observe({ type: "layout-shift", buffered: true });
+  setTimeout(() => resolve(0), 300);
+})"""
 
 # WCAG 2.1 contrast (4.5) of text on the nearest opaque background. Disabled controls are exempt.
 CONTRAST = """() => {

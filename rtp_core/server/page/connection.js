@@ -60,7 +60,9 @@ export class Connection {
     } catch (error) {
       this.round = 0; // another server, or another plan, may answer next
       if (error.status === 401) return "locked";
-      return error.status === 503 ? "loading" : "unreachable";
+      if (error.status === 503) return "loading";
+      // Another refusal concerns the panel only: a healthy engine can still be talked to.
+      return error.status > 0 ? "ready" : "unreachable";
     }
   }
 

@@ -5,7 +5,7 @@ import { clock, count, duration } from "./format.js";
 
 const SHOWN = 50;
 const PHASES = ["queue", "prefill", "decode"];
-const COLUMNS = ["Start", "Request", "Tokens", "First", "Total", "Timeline", "End"];
+const COLUMNS = ["Start", "Request", "Tokens", "First token", "Total", "Timeline", "End"];
 
 /** Rows are kept by id and updated in place, so that scrolling and selection survive a poll. */
 export class RequestTable {
@@ -57,7 +57,7 @@ class Row {
   constructor() {
     this.parts = PHASES.map((name) => el("i", { class: name }));
     this.bar = el("div", { class: "timeline", role: "img" }, this.parts);
-    this.cells = COLUMNS.map((name) => el("td", { "data-column": name.toLowerCase() }));
+    this.cells = COLUMNS.map((name) => el("td", { "data-column": name.split(" ")[0].toLowerCase() }));
     this.cells[5].append(this.bar);
     this.root = el("tr", {}, this.cells);
   }
