@@ -15,6 +15,7 @@ OPERATIONS = (
     "norm_gate_up",
     "block_copy",
     "paged_attention",
+    "merge_attention",
 )
 
 

@@ -14,7 +14,8 @@ def command(argv: Sequence[str]) -> int:
     parser = engine_parser("explain", "Print which part fills each role, why, and its cost.")
     parser.add_argument("--json", action="store_true", help="machine-readable")
     arguments, config = parse_config(parser, argv)
-    from rtp_core.engine.prepare import explain_prepared, prepare
+    from rtp_core.engine.explain import explain_prepared
+    from rtp_core.engine.prepare import prepare
 
     report = explain_prepared(prepare(config))
     if arguments.json:

@@ -28,7 +28,7 @@ def command(argv: Sequence[str]) -> int:
     if arguments.temperature is not None:
         changes["temperature"] = arguments.temperature
     with LLM.from_config(config, ProgressBar("loading")) as llm:
-        base = SamplingParams(**{**llm.info.defaults, **changes})
+        base = dataclasses.replace(SamplingParams(), **{**llm.info.defaults, **changes})
         if arguments.prompt is not None:
             _answer(llm, [{"role": "user", "content": arguments.prompt}], base)
         else:
@@ -51,8 +51,7 @@ def _chat(llm: LLM, sampling: SamplingParams) -> None:
     sys.stderr.write("Type a message; an empty line ends the chat.\n")
     for line in _lines():
         messages.append({"role": "user", "content": line})
-        turn = dataclasses.replace(sampling)
-        messages.append({"role": "assistant", "content": _answer(llm, messages, turn)})
+        messages.append({"role": "assistant", "content": _answer(llm, messages, sampling)})
 
 
 def _lines() -> Iterator[str]:

@@ -4,93 +4,228 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
+
+from rtp_core.config.rules import Section, rule
 
 
 @dataclass(frozen=True, slots=True)
-class ModelConfig:
+class ModelConfig(Section):
     """``[model]``: which model, at what precision, how long."""
 
-    path: str = "demo"
-    dtype: str = "auto"
-    cpu_weights: str = "auto"
-    max_model_len: int | None = None
-    tokenizer: str | None = None
-    served_name: tuple[str, ...] = ()
-    chat_template: str | None = None
-    attention: str = "auto"
-    seed: int = 0
+    section: ClassVar[str] = "model"
+    path: str = field(
+        default="demo",
+        metadata=rule(
+            "Model: a directory with safetensors, a .gguf file, or demo.", flag="--model"
+        ),
+    )
+    dtype: str = field(
+        default="auto",
+        metadata=rule(
+            "Precision of weights and activations; auto is bfloat16, float32 is always exact.",
+            choices=("auto", "float32", "bfloat16"),
+            flag="--dtype",
+        ),
+    )
+    cpu_weights: str = field(
+        default="auto",
+        metadata=rule(
+            "Precision of weights on a CPU; auto keeps model.dtype.",
+            choices=("auto",),
+            otherwise="use auto: weights are kept in model.dtype, no other form can be computed",
+            flag="--cpu-weights",
+        ),
+    )
+    max_model_len: int | None = field(
+        default=None,
+        metadata=rule(
+            "Longest prompt and answer together, in tokens; unset is what the model was made for.",
+            low=1,
+            flag="--max-model-len",
+        ),
+    )
+    tokenizer: str | None = field(
+        default=None,
+        metadata=rule(
+            "Directory with tokenizer.json; unset is the model's own.", flag="--tokenizer"
+        ),
+    )
+    served_name: tuple[str, ...] = field(
+        default=(),
+        metadata=rule(
+            "Names clients may ask for; unset is model.path.", flag="--served-model-name"
+        ),
+    )
+    chat_template: str | None = field(
+        default=None,
+        metadata=rule(
+            "Jinja template, or a file that holds one; unset is the model's own.",
+            flag="--chat-template",
+        ),
+    )
+    attention: str = field(
+        default="auto",
+        metadata=rule("Attention backend by offer name, or auto for this device's."),
+    )
+    seed: int = field(
+        default=0,
+        metadata=rule(
+            "Seed of the engine. Only 0: a request without a seed draws a fresh one.",
+            low=0,
+            high=0,
+            otherwise="set seed in the request: the engine draws nothing of its own",
+            flag="--seed",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class ServerConfig:
+class ServerConfig(Section):
     """``[server]``: where to listen, who may ask, how much."""
 
-    host: str = "127.0.0.1"
-    port: int = 8000
-    api_keys: tuple[str, ...] = ()
-    cors_origins: tuple[str, ...] = ()
-    max_body_bytes: int = 32 * 2**20
-    max_queued_requests: int = 1024
-    keep_alive_s: float = 15.0
-    shutdown_timeout_s: float = 30.0
-    ui: bool = True
-    verbose: bool = False
+    section: ClassVar[str] = "server"
+    host: str = field(default="127.0.0.1", metadata=rule("Address to listen on.", flag="--host"))
+    port: int = field(
+        default=8000,
+        metadata=rule("Port to listen on; 0 takes a free one.", low=0, high=65535, flag="--port"),
+    )
+    api_keys: tuple[str, ...] = field(
+        default=(),
+        metadata=rule("Keys of which a client must send one; none lets all in.", flag="--api-key"),
+    )
+    cors_origins: tuple[str, ...] = field(
+        default=(), metadata=rule("Web origins that browsers may call from.")
+    )
+    max_body_bytes: int = field(
+        default=32 * 2**20, metadata=rule("Largest request body, in bytes.", low=1)
+    )
+    max_queued_requests: int = field(
+        default=1024, metadata=rule("Requests that may wait before new ones get 503.", low=1)
+    )
+    keep_alive_s: float = field(
+        default=15.0, metadata=rule("Seconds between signs of life on a silent stream.", low=0)
+    )
+    shutdown_timeout_s: float = field(
+        default=30.0, metadata=rule("Seconds that requests in flight get to end.", low=0)
+    )
+    ui: bool = field(default=True, metadata=rule("Serve the page at /."))
+    verbose: bool = field(default=False, metadata=rule("Log every request.", flag="--verbose"))
 
 
 @dataclass(frozen=True, slots=True)
-class LoadingConfig:
-    """``[loading]``: the weight loader by offer name, or ``auto``."""
+class LoadingConfig(Section):
+    """``[loading]``: the weight loader."""
 
-    loader: str = "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class SchedulingConfig:
-    """``[scheduling]``: policy by offer name and the step's budget."""
-
-    policy: str = "fcfs"
-    max_num_seqs: int = 64
-    max_num_batched_tokens: int = 1024
+    section: ClassVar[str] = "loading"
+    loader: str = field(
+        default="auto",
+        metadata=rule("Weight loader by offer name; auto measures the storage first."),
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class KVConfig:
-    """``[kv]``: store, block size, memory (fraction of free memory, or bytes), prefix cache."""
+class SchedulingConfig(Section):
+    """``[scheduling]``: policy and the step's budget."""
 
-    store: str = "dense"
-    block_size: int | None = None
-    memory: float = 0.0
-    prefix_caching: bool = True
-    tiers: tuple[str, ...] = ()
-    hash_secret_file: str | None = None
-    watermark: float = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class SpeculationConfig:
-    """``[speculation]``: speculators by offer name, first that drafts wins."""
-
-    methods: tuple[str, ...] = ()
-    max_draft_tokens: int = 4
+    section: ClassVar[str] = "scheduling"
+    policy: str = field(
+        default="fcfs",
+        metadata=rule("Scheduling policy by offer name.", flag="--scheduling-policy"),
+    )
+    max_num_seqs: int = field(
+        default=64, metadata=rule("Most sequences in one step.", low=1, flag="--max-num-seqs")
+    )
+    max_num_batched_tokens: int = field(
+        default=1024,
+        metadata=rule("Most tokens computed in one step.", low=1, flag="--max-num-batched-tokens"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class ModalityConfig:
-    """``[modality]``: encoders by offer name and the feature cache's size."""
+class KVConfig(Section):
+    """``[kv]``: store, block size, memory, prefix cache."""
 
-    encoders: tuple[str, ...] = ()
-    feature_cache_bytes: int = 256 * 2**20
-    allowed_media_domains: tuple[str, ...] = ()
+    section: ClassVar[str] = "kv"
+    store: str = field(default="dense", metadata=rule("KV store by offer name."))
+    block_size: int | None = field(
+        default=None,
+        metadata=rule(
+            "Tokens a block; unset is 16 on a CPU.", low=1, high=1024, flag="--block-size"
+        ),
+    )
+    memory: float = field(
+        default=0.0,
+        metadata=rule(
+            "Memory of the cache: up to 1 a share of what is free, above 1 bytes, "
+            "0 what one request of full length needs and at least 512 MiB.",
+            low=0,
+        ),
+    )
+    prefix_caching: bool = field(
+        default=True,
+        metadata=rule(
+            "Reuse the blocks of equal prompt beginnings.", flag="--enable-prefix-caching"
+        ),
+    )
+    tiers: tuple[str, ...] = field(
+        default=(), metadata=rule("Tiers below device memory by offer name, fastest first.")
+    )
+    hash_secret_file: str | None = field(
+        default=None,
+        metadata=rule(
+            "File with the key of block hashes, created once; engines that share blocks share it."
+        ),
+    )
+    watermark: float = field(
+        default=0.05,
+        metadata=rule("Share of blocks kept free when a sequence is admitted.", low=0, below=1),
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class PDConfig:
+class SpeculationConfig(Section):
+    """``[speculation]``: who drafts and how far."""
+
+    section: ClassVar[str] = "speculation"
+    methods: tuple[str, ...] = field(
+        default=(), metadata=rule("Speculators by offer name; the first that drafts wins.")
+    )
+    max_draft_tokens: int = field(
+        default=4, metadata=rule("Most draft tokens a sequence and step.", low=0, high=64)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ModalityConfig(Section):
+    """``[modality]``: encoders and the feature cache."""
+
+    section: ClassVar[str] = "modality"
+    encoders: tuple[str, ...] = field(default=(), metadata=rule("Modality encoders by offer name."))
+    feature_cache_bytes: int = field(
+        default=256 * 2**20, metadata=rule("Bytes of encoded media kept for reuse.", low=0)
+    )
+    allowed_media_domains: tuple[str, ...] = field(
+        default=(), metadata=rule("Hosts that media may be fetched from; none fetches nothing.")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PDConfig(Section):
     """``[pd]``: role of this engine in a disaggregated deployment."""
 
-    role: str = "both"
-    peers: tuple[str, ...] = ()
-    transport: str = "tcp"
+    section: ClassVar[str] = "pd"
+    role: str = field(
+        default="both",
+        metadata=rule("both serves alone; any other role by offer name, as prefill or decode."),
+    )
+    peers: tuple[str, ...] = field(
+        default=(), metadata=rule("Addresses of the engines that blocks go to or come from.")
+    )
+    transport: str = field(
+        default="tcp",
+        metadata=rule("Transport of blocks by offer name; unused if role is both."),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +245,19 @@ class EngineConfig:
     modality: ModalityConfig = field(default_factory=ModalityConfig)
     pd: PDConfig = field(default_factory=PDConfig)
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+SECTIONS: Mapping[str, type[Section]] = {
+    kind.section: kind
+    for kind in (
+        ModelConfig,
+        ServerConfig,
+        LoadingConfig,
+        SchedulingConfig,
+        KVConfig,
+        SpeculationConfig,
+        ModalityConfig,
+        PDConfig,
+    )
+}
+"""Every section with typed settings, by name, in the order of the documentation."""

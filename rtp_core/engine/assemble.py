@@ -10,6 +10,7 @@ from typing import Any
 
 from rtp_core.api import (
     AttentionBackend,
+    BuildContext,
     KVMemory,
     LoadStats,
     ParallelContext,
@@ -22,22 +23,20 @@ from rtp_core.config.environment import cache_dir
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.contract import ModelInfo
 from rtp_core.engine.core import EngineCore, EngineParts
-from rtp_core.engine.prepare import (
-    Prepared,
-    explain_prepared,
-    prepare,
-    sampling_defaults,
-    stop_token_ids,
-)
+from rtp_core.engine.explain import explain_prepared
+from rtp_core.engine.model_facts import sampling_defaults, stop_token_ids
+from rtp_core.engine.prepare import Prepared, prepare
+from rtp_core.errors import PluginError
 from rtp_core.execution.model_runner import ModelRunner
 from rtp_core.kv.block_hash import BlockHasher, load_or_create_secret
 from rtp_core.kv.cache import CacheSettings, KVCache
 from rtp_core.loading.load import load_weights
 from rtp_core.loading.plan import plan_weights
+from rtp_core.plugins.host import PluginHost
 from rtp_core.sampling.sampler import Sampler
 from rtp_core.scheduling.scheduler import Scheduler
 from rtp_core.speculation.controller import SpeculationController
-from rtp_core.text.gguf_tokenizer import write_tokenizer
+from rtp_core.text.gguf_tokenizer import WRITER_VERSION, write_tokenizer
 from rtp_kernels.registry import resolver
 
 log = logging.getLogger("rtp.engine")
@@ -54,12 +53,11 @@ def build_engine(config: EngineConfig, progress: Progress | None = None) -> Engi
         prepared.spec,
         prepared.context.limits,
     )
+    (attention,) = prepared.resolution.names(Role.ATTENTION)
     loader: WeightLoader = host.build(Role.LOADER, config.loading.loader, context)
-    backend: AttentionBackend = host.build(Role.ATTENTION, _attention_name(config), context)
+    backend: AttentionBackend = host.build(Role.ATTENTION, attention, context)
     policy: SchedulingPolicy = host.build(Role.SCHEDULER, config.scheduling.policy, context)
-    speculators: list[tuple[str, Speculator]] = [
-        (name, host.build(Role.SPECULATOR, name, context)) for name in config.speculation.methods
-    ]
+    speculators = [(name, _speculator(host, name, context)) for name in config.speculation.methods]
     host.seal()
 
     info = _model_info(prepared)
@@ -70,7 +68,7 @@ def build_engine(config: EngineConfig, progress: Progress | None = None) -> Engi
     memory = prepared.store.open(
         spec.kv_groups, prepared.budget.num_blocks, limits.block_size, context.device
     )
-    attention = backend.bind(spec, memory, limits.block_size)
+    bound = backend.bind(spec, memory, limits.block_size)
     cache = _cache(prepared, memory)
     eos = frozenset(info.eos_token_ids)
     plugin_errors: Counter[str] = Counter()
@@ -78,9 +76,7 @@ def build_engine(config: EngineConfig, progress: Progress | None = None) -> Engi
         EngineParts(
             info=info,
             scheduler=Scheduler(policy, cache, limits, context.clock, eos),
-            runner=ModelRunner(
-                model, attention, memory, Sampler(spec.vocab_size, eos), context.device
-            ),
+            runner=ModelRunner(model, bound, memory, Sampler(spec.vocab_size, eos), context.device),
             speculation=SpeculationController(
                 speculators,
                 limits.max_draft_tokens,
@@ -104,14 +100,29 @@ def write_tokenizer_files(prepared: Prepared) -> Path:
     checkpoint = prepared.checkpoint
     if checkpoint.gguf_metadata is None:
         return checkpoint.root
-    directory = cache_dir() / "tokenizers" / checkpoint.content_id
+    directory = cache_dir() / "tokenizers" / f"{checkpoint.content_id}-{WRITER_VERSION}"
     if not (directory / "tokenizer.json").is_file():
         write_tokenizer(checkpoint.gguf_metadata, directory)
     return directory
 
 
-def _attention_name(config: EngineConfig) -> str:
-    return "torch" if config.model.attention == "auto" else config.model.attention
+def _speculator(host: PluginHost, name: str, context: BuildContext) -> Speculator:
+    """Built, and refused if it declares needs that would go unmet."""
+    speculator: Speculator = host.build(Role.SPECULATOR, name, context)
+    needs = speculator.needs
+    unmet = {
+        "hidden states": bool(needs.capture_layers or needs.wants_final_hidden),
+        "KV groups of its own": bool(needs.kv_groups),
+        "device memory": needs.memory_bytes > 0,
+    }
+    if any(unmet.values()):
+        words = " and ".join(need for need, asked in unmet.items() if asked)
+        raise PluginError(
+            *host.owner(f"{Role.SPECULATOR.value}:{name}"),
+            f"speculator {name!r} needs {words}, which this engine does not supply to drafters",
+            remedy="take it out of speculation.methods",
+        )
+    return speculator
 
 
 def _load(

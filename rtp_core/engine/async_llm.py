@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Self
 
 from rtp_core.api import Request, SamplingParams
 from rtp_core.config.read import load_config
 from rtp_core.engine.assemble import build_engine
-from rtp_core.engine.llm import Prompt, PromptReader, StreamChunk
+from rtp_core.engine.llm import StreamChunk
 from rtp_core.engine.outputs import OutputBuilder, RequestOutput
+from rtp_core.engine.prompts import Prompt, PromptReader
 from rtp_core.engine.thread_backend import ThreadBackend
 
 
@@ -74,9 +76,11 @@ class AsyncLLM:
         return builder.output
 
     async def _stream(self, builder: OutputBuilder, request: Request) -> AsyncIterator[StreamChunk]:
-        events = self._backend.generate(request)
-        async for event in events:
-            text = builder.feed(event)
-            yield StreamChunk(event.choice, text, builder.output)
-            if builder.finished:
-                return
+        async with aclosing(self._backend.generate(request)) as events:
+            async for event in events:
+                text = builder.feed(event)
+                yield StreamChunk(event.choice, text, builder.output)
+                if builder.finished:
+                    return
+                if event.finish_reason is None and builder.ended(event.choice):
+                    await self._backend.abort(request.request_id, event.choice)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -71,11 +71,14 @@ class Engine(Protocol):
 
 
 class AsyncBackend(Protocol):
-    """An engine behind a border (thread or process), as servers and AsyncLLM use it."""
+    """An engine behind a border (thread or process), as servers and AsyncLLM use it.
+
+    Usable from any event loop. Nothing but `start` and `close` waits for the engine's thread.
+    """
 
     @property
     def info(self) -> ModelInfo:
-        """Valid once `state` is ``"ready"``."""
+        """Valid once `state` was ``"ready"``; raises EngineDeadError before."""
         ...
 
     @property
@@ -83,29 +86,46 @@ class AsyncBackend(Protocol):
         """``"loading"``, ``"ready"``, ``"broken"`` or ``"draining"``."""
         ...
 
-    def generate(self, request: Request) -> AsyncIterator[TokenEvent]:
-        """Submit and follow all choices to their ends; closing the iterator aborts.
+    @property
+    def failure(self) -> str | None:
+        """Why the engine is broken, with the remedy; None otherwise."""
+        ...
 
-        Raises RequestError (refused) or EngineDeadError (engine lost).
+    @property
+    def progress(self) -> tuple[int, int] | None:
+        """Bytes of weights placed and in all, while loading; None if not known."""
+        ...
+
+    async def start(self) -> None:
+        """Load and wait until ``"ready"``. Raises the RtpError that prevents it."""
+        ...
+
+    def generate(self, request: Request) -> AsyncGenerator[TokenEvent, None]:
+        """Submit at the first ``anext`` and follow all choices to their ends.
+
+        Closing the generator, or cancelling its reader, aborts the request; its id is taken
+        until the engine has ended it. While the reader is slow, events of a choice are merged.
+        Raises RequestError (refused), EngineDeadError (not ready, or lost on the way) or
+        CapacityError (the reader left too much output unread, so the request was ended).
         """
         ...
 
-    async def abort(self, request_id: str) -> None:
-        """End a request early."""
+    async def abort(self, request_id: str, choice: int | None = None) -> None:
+        """End a request, or one choice of it, early; the generator gets the last events."""
         ...
 
     async def stats(self) -> EngineStats:
-        """Newest snapshot."""
+        """Counters now, or the newest snapshot while the engine cannot answer. Never raises."""
         ...
 
     async def explain(self) -> dict[str, Any]:
-        """As Engine.explain."""
+        """As Engine.explain. Raises EngineDeadError while not ready."""
         ...
 
     async def reset_prefix_cache(self) -> bool:
-        """As Engine.reset_prefix_cache."""
+        """As Engine.reset_prefix_cache. Raises EngineDeadError while not ready."""
         ...
 
     async def close(self) -> None:
-        """Stop the engine."""
+        """Stop the engine; requests in flight end with EngineDeadError. Idempotent."""
         ...

@@ -20,7 +20,7 @@ from rtp_core.api import (
     TokenEvent,
 )
 from rtp_core.engine.contract import ModelInfo
-from rtp_core.errors import EngineDeadError
+from rtp_core.errors import EngineDeadError, RequestError
 from rtp_core.execution.model_runner import ModelRunner
 from rtp_core.observe.snapshot import EngineStats
 from rtp_core.scheduling.scheduler import Scheduler
@@ -76,6 +76,7 @@ class EngineCore:
         """Queue a request; raises RequestError if it can never run."""
         if self._closed:
             raise EngineDeadError("the engine is closed")
+        check_token_ids(request, self._info.vocab_size)
         self._scheduler.add(request)
 
     def abort(self, request_id: str, choice: int | None = None) -> None:
@@ -174,3 +175,18 @@ class EngineCore:
         self._host_seconds += seconds - result.seconds
         context = sum(row.start for row in plan.rows)
         self._costs.record(plan.num_tokens, context, len(plan.rows), result.seconds)
+
+
+def check_token_ids(request: Request, vocab_size: int) -> None:
+    """Every id the request names lies inside the vocabulary, or RequestError with the field."""
+    sampling = request.sampling
+    fields = (
+        ("prompt", request.prompt_token_ids),
+        ("stop_token_ids", sampling.stop_token_ids),
+        ("logit_bias", sampling.logit_bias),
+    )
+    for name, ids in fields:
+        if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
+            raise RequestError(
+                name, f"a token id of {name} lies outside the vocabulary, 0 to {vocab_size - 1}"
+            )

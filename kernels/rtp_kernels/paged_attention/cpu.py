@@ -18,7 +18,7 @@ from functools import lru_cache
 import torch
 from torch.nn import functional
 
-from rtp_kernels.paged_attention.plan import AttentionPlan, Batch, Geometry, RowKeys
+from rtp_kernels.paged_attention.plan import AttentionPlan, Batch, Geometry, RowKeys, all_rows
 from rtp_kernels.paged_attention.reference import split_heads, visible, write
 
 QUERY_BLOCK = 64
@@ -39,17 +39,20 @@ def _fast(
     plan: AttentionPlan,
     geometry: Geometry,
     norms: Norms = None,
+    lse: torch.Tensor | None = None,
 ) -> torch.Tensor:
     q, k, v = split_heads(qkv, plan, geometry, norms)
     _write(planes, k, v, plan)
     if plan.batch is not None:
-        return _batched(q, planes, plan.batch, geometry)
+        return _batched(q, planes, plan.batch, geometry, lse)
     out = torch.empty_like(q)
     for row in plan.rows:
-        queries = q[row.begin : row.begin + row.num_new]
-        keys, values = _row_planes(planes, row)
-        attend = _single if row.num_new == 1 else _blocked
-        attend(queries, keys, values, row, geometry, out[row.begin : row.begin + row.num_new])
+        at = slice(row.begin, row.begin + row.num_new)
+        keys = _row_planes(planes, row)
+        if lse is None and row.num_new == 1:
+            _single(q[at], keys, row, geometry, out[at])
+        else:
+            _blocked(q[at], keys, row, geometry, out[at], None if lse is None else lse[at])
     return out.flatten(1)
 
 
@@ -72,13 +75,9 @@ def _row_planes(planes: Planes, row: RowKeys) -> Planes:
 
 
 def _single(
-    q: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    row: RowKeys,
-    geometry: Geometry,
-    out: torch.Tensor,
+    q: torch.Tensor, planes: Planes, row: RowKeys, geometry: Geometry, out: torch.Tensor
 ) -> None:
+    keys, values = planes
     if geometry.window is not None and row.num_keys > geometry.window:
         keys, values = keys[:, -geometry.window :], values[:, -geometry.window :]
     folded = q.view(1, geometry.num_kv_heads, geometry.group, geometry.head_dim)
@@ -88,13 +87,19 @@ def _single(
     out.copy_(done.view(out.shape))
 
 
-def _batched(q: torch.Tensor, planes: Planes, batch: Batch, geometry: Geometry) -> torch.Tensor:
+def _batched(
+    q: torch.Tensor,
+    planes: Planes,
+    batch: Batch,
+    geometry: Geometry,
+    lse: torch.Tensor | None,
+) -> torch.Tensor:
     rows, kv_heads, dim = q.shape[0], geometry.num_kv_heads, geometry.head_dim
     shape = (kv_heads, rows, batch.width, dim)
     keys = planes[0].index_select(1, batch.index).view(shape)
     values = planes[1].index_select(1, batch.index).view(shape)
     folded = q.reshape(rows, kv_heads, geometry.group, dim)
-    if batch.width <= KEY_TILE:
+    if lse is None and batch.width <= KEY_TILE:
         done = functional.scaled_dot_product_attention(
             folded,
             keys.transpose(0, 1),
@@ -104,19 +109,22 @@ def _batched(q: torch.Tensor, planes: Planes, batch: Batch, geometry: Geometry) 
         )
         return done.reshape(rows, -1)
     scores = torch.matmul(folded.transpose(0, 1), keys.transpose(2, 3)).float()
-    bias = batch.bias.view(1, rows, 1, batch.width)
-    weights = torch.softmax(scores * geometry.scale + bias, dim=-1).to(values.dtype)
+    scores = scores.mul_(geometry.scale).add_(batch.bias.view(1, rows, 1, batch.width))
+    if lse is not None:
+        lse.view(rows, kv_heads, -1).copy_(scores.logsumexp(dim=-1).transpose(0, 1))
+    weights = scores.softmax(dim=-1).to(values.dtype)
     return torch.matmul(weights, values).transpose(0, 1).reshape(rows, -1)
 
 
 def _blocked(
     q: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
+    planes: Planes,
     row: RowKeys,
     geometry: Geometry,
     out: torch.Tensor,
+    lse: torch.Tensor | None,
 ) -> None:
+    keys, values = planes
     past = row.num_keys - row.num_new
     mask = visible(row, geometry.window, q.device) if _irregular(row, geometry) else None
     for begin in range(0, row.num_new, QUERY_BLOCK):
@@ -129,6 +137,8 @@ def _blocked(
             scores.masked_fill_(~mask[begin:end, :last], float("-inf"))
         else:
             scores[:, :, past + begin :].add_(_triangle(end - begin, q.device))
+        if lse is not None:
+            _unfold(scores.logsumexp(dim=-1), lse[begin:end], geometry)
         weights = scores.softmax(dim=-1).to(values.dtype).view(folded.shape[0], -1, last)
         _unfold(torch.bmm(weights, values[:, :last]), out[begin:end], geometry)
 
@@ -151,10 +161,10 @@ def _fold(q: torch.Tensor, geometry: Geometry) -> torch.Tensor:
 
 
 def _unfold(done: torch.Tensor, out: torch.Tensor, geometry: Geometry) -> None:
-    """Inverse of `_fold`, into out [n, heads, dim]."""
-    split = done.view(geometry.num_kv_heads, geometry.group, out.shape[0], geometry.head_dim)
-    target = out.view(out.shape[0], geometry.num_kv_heads, geometry.group, geometry.head_dim)
-    target.copy_(split.permute(2, 0, 1, 3))
+    """Inverse of `_fold`, into out [n, heads, dim]; without dim, into out [n, heads]."""
+    shape = (geometry.num_kv_heads, geometry.group)
+    split = done.reshape(*shape, out.shape[0], -1)
+    out.view(out.shape[0], *shape, -1).copy_(split.permute(2, 0, 1, 3))
 
 
 def _exact(
@@ -163,18 +173,20 @@ def _exact(
     plan: AttentionPlan,
     geometry: Geometry,
     norms: Norms = None,
+    lse: torch.Tensor | None = None,
 ) -> torch.Tensor:
     q, k, v = split_heads(qkv, plan, geometry, norms)
     _write(planes, k, v, plan)
     out = torch.empty_like(q)
-    for row in plan.rows:
-        keys, values = _tiled(_row_planes(planes, row), row.num_keys)
+    for row in all_rows(plan):
+        tiles = _tiled(_row_planes(planes, row), row.num_keys)
         mask = visible(row, geometry.window, q.device)
-        mask = functional.pad(mask, (0, keys.shape[1] * KEY_TILE - row.num_keys))
+        mask = functional.pad(mask, (0, -row.num_keys % KEY_TILE))
         for begin in range(0, row.num_new, QUERY_BLOCK):
             end = min(begin + QUERY_BLOCK, row.num_new)
             at = slice(row.begin + begin, row.begin + end)
-            _exact_block(q[at], keys, values, mask[begin:end], geometry, out[at])
+            logs = None if lse is None else lse[at]
+            _exact_block(q[at], tiles, mask[begin:end], geometry, out[at], logs)
     return out.flatten(1)
 
 
@@ -188,18 +200,19 @@ def _tiled(planes: Planes, num_keys: int) -> Planes:
 
 def _exact_block(
     q: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
+    tiles: Planes,
     mask: torch.Tensor,
     geometry: Geometry,
     out: torch.Tensor,
+    lse: torch.Tensor | None,
 ) -> None:
+    keys, values = tiles
     num_rows = geometry.group * q.shape[0]
     folded = _fold(q, geometry)
     folded = functional.pad(folded, (0, 0, 0, max(0, MIN_ROWS - num_rows)))
     scores = torch.matmul(folded[:, None], keys)[:, :, :num_rows] * geometry.scale
-    tiles = mask.view(q.shape[0], -1, KEY_TILE).transpose(0, 1)
-    scores.masked_fill_(~tiles.repeat(1, geometry.group, 1), float("-inf"))
+    seen = mask.view(q.shape[0], -1, KEY_TILE).transpose(0, 1)
+    scores.masked_fill_(~seen.repeat(1, geometry.group, 1), float("-inf"))
     peak = scores.amax(dim=(1, 3), keepdim=True)
     weights = torch.exp(scores - peak)
     sums = weights.sum(dim=3, keepdim=True)
@@ -210,3 +223,5 @@ def _exact_block(
         total += parts[:, tile]
         norm += sums[:, tile]
     _unfold(total / norm, out, geometry)
+    if lse is not None:
+        _unfold(peak[:, 0] + norm.log(), lse, geometry)

@@ -77,8 +77,8 @@ class AttentionPlan:
     """cos and sin [tokens, 1, rotary_dim] (sin signed for the half swap); slots [writers].
 
     `writers` indexes tokens that store their keys; None = all. `first_slot` >= 0 when the
-    slots written are consecutive. `batch` is set when all rows are single tokens best run
-    together.
+    slots written are consecutive. `batch` is set, and `rows` left empty, when all rows are
+    single tokens best run together.
     """
 
     num_tokens: int
@@ -89,6 +89,17 @@ class AttentionPlan:
     cos: torch.Tensor
     sin: torch.Tensor
     batch: Batch | None
+
+
+def all_rows(plan: AttentionPlan) -> tuple[RowKeys, ...]:
+    """Every row, also when single tokens were batched."""
+    if plan.batch is None:
+        return plan.rows
+    index = plan.batch.index.view(-1, plan.batch.width)
+    lengths = (plan.batch.bias == 0).flatten(1).sum(1).tolist()
+    return tuple(
+        RowKeys(row, 1, length, -1, index[row, :length], None) for row, length in enumerate(lengths)
+    )
 
 
 def slot_of(blocks: Sequence[int], position: int, block_size: int) -> int:

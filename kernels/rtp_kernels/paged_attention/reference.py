@@ -4,6 +4,9 @@ qkv [tokens, (heads + 2 * kv_heads) * head_dim] -> [tokens, heads * head_dim]. K
 normalised (if `q_norm`, `k_norm` are given) and rotated before they are stored. Softmax in
 float32. A key is visible iff it precedes or equals the query in its row's order (or is its
 ancestor in a tree) and lies inside the window.
+
+`lse` float32 [tokens, heads], if given, receives log(sum(exp(score))) of every query and head:
+what `merge_attention` needs to join results over disjoint sets of keys.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Callable
 import torch
 
 from rtp_kernels.norm_linear.reference import rms_norm
-from rtp_kernels.paged_attention.plan import AttentionPlan, Geometry, RowKeys
+from rtp_kernels.paged_attention.plan import AttentionPlan, Geometry, RowKeys, all_rows
 from rtp_kernels.paged_attention.rotary import rotate
 
 
@@ -69,25 +72,29 @@ def paged_attention(
     plan: AttentionPlan,
     geometry: Geometry,
     norms: tuple[torch.Tensor, torch.Tensor, float] | None = None,
+    lse: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The definition, one row after the other, in float32."""
     q, k, v = split_heads(qkv, plan, geometry, norms)
     write(*planes, k, v, plan)
     out = torch.empty_like(q)
-    for keys in plan.rows:
-        end = keys.begin + keys.num_new
-        slots = keys.index
-        if slots is None:
-            slots = torch.arange(
-                keys.first_slot, keys.first_slot + keys.num_keys, device=qkv.device
-            )
-        key = planes[0][:, slots].float().repeat_interleave(geometry.group, dim=0)
-        value = planes[1][:, slots].float().repeat_interleave(geometry.group, dim=0)
-        scores = torch.einsum("qhd,hkd->hqk", q[keys.begin : end].float(), key) * geometry.scale
-        mask = visible(keys, geometry.window, qkv.device)
-        weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
-        out[keys.begin : end] = torch.einsum("hqk,hkd->qhd", weights, value).to(out.dtype)
+    for keys in all_rows(plan):
+        at = slice(keys.begin, keys.begin + keys.num_new)
+        key, value = (_keys(plane, keys, geometry) for plane in planes)
+        scores = torch.einsum("qhd,hkd->hqk", q[at].float(), key) * geometry.scale
+        scores.masked_fill_(~visible(keys, geometry.window, qkv.device), float("-inf"))
+        if lse is not None:
+            lse[at] = torch.logsumexp(scores, dim=-1).T
+        out[at] = torch.einsum("hqk,hkd->qhd", scores.softmax(dim=-1), value).to(out.dtype)
     return out.flatten(1)
+
+
+def _keys(plane: torch.Tensor, keys: RowKeys, geometry: Geometry) -> torch.Tensor:
+    """float32 [heads, num_keys, dim] of a row, KV heads repeated for their query heads."""
+    slots = keys.index
+    if slots is None:
+        slots = torch.arange(keys.num_keys, device=plane.device) + keys.first_slot
+    return plane[:, slots].float().repeat_interleave(geometry.group, dim=0)
 
 
 def bind(dtype: str) -> Callable[..., torch.Tensor]:

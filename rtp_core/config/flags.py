@@ -1,0 +1,225 @@
+"""Command-line flags, generated from the settings tree and named as vLLM names them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rtp_core.config.environment import process_environment
+from rtp_core.config.read import Given, build_config, from_environment, from_file
+from rtp_core.config.rules import Setting, settings_of
+from rtp_core.config.schema import SECTIONS, EngineConfig
+from rtp_core.config.values import Text
+from rtp_core.errors import ConfigError
+
+WORKING_FILE = Path("rtp.toml")
+"""Read by the command line when it exists and no --config is given."""
+
+_ONLY = {
+    "--kv-cache-dtype": (
+        ("auto",),
+        "precision of cached keys and values; only auto, the model's",
+        "the dense store keeps model.dtype; the adaptive store has other formats: "
+        "pip install rtp-kvquant and --set kv.store=adaptive",
+    ),
+    "--quantization": (
+        ("none",),
+        "only none: a checkpoint is computed in --dtype, GGUF included",
+        "pass a GGUF or safetensors checkpoint: weights are computed in --dtype",
+    ),
+    "--tensor-parallel-size": (
+        ("1",),
+        "devices a model is split over; only 1",
+        "use 1: a model runs on one device",
+    ),
+}
+_FORMATS = ("auto", "safetensors", "gguf")
+_GGUF_NAMES = ("demo", "smollm2-135m")
+"""Names of models that are obtained as GGUF."""
+
+
+def add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    """Add MODEL, the flags of all sections, and those that reach any key."""
+    parser.allow_abbrev = False
+    path = settings_of(SECTIONS["model"])["path"]
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=_help(path))
+    for section, kind in SECTIONS.items():
+        flagged = [setting for setting in settings_of(kind).values() if setting.rule.flag]
+        if flagged:
+            group = parser.add_argument_group(f"[{section}]")
+            for setting in flagged:
+                _add(group, section, setting)
+    _add_special(parser.add_argument_group("as in vLLM"))
+    _add_sources(parser.add_argument_group("configuration"))
+
+
+def config_from_args(namespace: argparse.Namespace) -> EngineConfig:
+    """Flags over environment over ``--config`` (else ./rtp.toml) over defaults.
+
+    Raises ConfigError. With ``--print-config`` it prints the result as TOML and exits.
+    """
+    file = namespace.config
+    if file is None and WORKING_FILE.is_file():
+        file = WORKING_FILE
+    config = build_config(
+        (
+            *(() if file is None else from_file(file)),
+            *from_environment(process_environment()),
+            *_from_flags(namespace),
+        )
+    )
+    _check_format(namespace, config.model.path)
+    if namespace.print_config:
+        from rtp_core.config.render import to_toml
+
+        sys.stdout.write(to_toml(config))
+        raise SystemExit(0)
+    return config
+
+
+def _add(group: argparse._ArgumentGroup, section: str, setting: Setting) -> None:
+    options: dict[str, Any] = {"dest": f"{section}.{setting.key}", "help": _help(setting)}
+    if isinstance(setting.default, bool):
+        options |= {"action": argparse.BooleanOptionalAction, "default": None}
+    elif isinstance(setting.default, tuple):
+        options |= {"action": "extend", "nargs": "+", "metavar": setting.key.upper()}
+    else:
+        options["metavar"] = "|".join(setting.rule.choices) or setting.key.upper()
+    group.add_argument(str(setting.rule.flag), **options)
+
+
+def _help(setting: Setting) -> str:
+    default = setting.default
+    shown = "" if default in (None, ()) or isinstance(default, bool) else f" Default: {default}."
+    bounds = setting.rule.bounds
+    bounded = f" Allowed: {bounds}." if bounds and not setting.rule.choices else ""
+    return f"{setting.rule.doc}{bounded}{shown}".replace("%", "%%")
+
+
+def _add_special(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--gpu-memory-utilization",
+        metavar="SHARE",
+        help="share of free memory for the KV cache, above 0 and up to 1; sets kv.memory",
+    )
+    for flag, (values, summary, _) in _ONLY.items():
+        group.add_argument(flag, metavar="|".join(values), help=summary)
+    group.add_argument(
+        "--load-format",
+        metavar="|".join(_FORMATS),
+        help="form of the checkpoint; must agree with MODEL, which decides it",
+    )
+    group.add_argument(
+        "--enforce-eager", action="store_true", help="accepted: a CPU always runs eagerly"
+    )
+    group.add_argument("--disable-ui", action="store_true", help="do not serve the page at /")
+    group.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="refused: code from a model directory is never run",
+    )
+
+
+def _add_sources(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML file; without it ./rtp.toml, if there"
+    )
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="any setting, plugins.NAME.KEY included; lists with commas; may be repeated",
+    )
+    group.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print the effective configuration as TOML, keys and secrets included, and exit",
+    )
+
+
+def _from_flags(namespace: argparse.Namespace) -> Iterator[Given]:
+    _refuse(namespace)
+    if namespace.model is not None:
+        yield Given(("model", "path"), namespace.model, "MODEL")
+    for section, kind in SECTIONS.items():
+        for key, setting in settings_of(kind).items():
+            value = vars(namespace).get(f"{section}.{key}")
+            if value is not None:
+                yield Given((section, key), _untyped(value), str(setting.rule.flag))
+    if namespace.gpu_memory_utilization is not None:
+        share = _share(namespace.gpu_memory_utilization)
+        yield Given(("kv", "memory"), share, "--gpu-memory-utilization")
+    if namespace.disable_ui:
+        yield Given(("server", "ui"), False, "--disable-ui")
+    for assignment in namespace.set:
+        yield _assigned(assignment)
+
+
+def _untyped(value: Any) -> Any:
+    return Text(value) if isinstance(value, str) else value
+
+
+def _assigned(assignment: str) -> Given:
+    name, equals, value = assignment.partition("=")
+    path = tuple(part.strip() for part in name.split("."))
+    if not equals or len(path) < 2 or not all(path):
+        raise ConfigError(
+            "--set", f"{assignment!r} sets nothing", remedy="write --set section.key=value"
+        )
+    return Given(path, Text(value.strip()), f"--set {name}")
+
+
+def _share(given: str) -> float:
+    try:
+        share = float(given)
+    except ValueError:
+        share = 0.0
+    if not 0.0 < share <= 1.0:
+        raise ConfigError(
+            "--gpu-memory-utilization",
+            f"{given!r} is no share of memory",
+            remedy="give a number above 0 and up to 1; for bytes use --set kv.memory=BYTES",
+        )
+    return share
+
+
+def _refuse(namespace: argparse.Namespace) -> None:
+    """What has no effect here must not look as if it had."""
+    if namespace.trust_remote_code:
+        raise ConfigError(
+            "--trust-remote-code",
+            "is refused: code from a model directory would run with your rights",
+            remedy="use a supported architecture, or add it with a plugin that offers model:*",
+        )
+    for flag, (values, _, remedy) in _ONLY.items():
+        value = getattr(namespace, flag.removeprefix("--").replace("-", "_"))
+        if value is not None and value not in values:
+            raise ConfigError(flag, f"{value!r} is not available", remedy=remedy)
+    named = vars(namespace)["model.path"]
+    if None not in (named, namespace.model) and named != namespace.model:
+        raise ConfigError(
+            "--model",
+            f"names {named!r}, but the argument MODEL names {namespace.model!r}",
+            remedy="name the model once",
+        )
+
+
+def _check_format(namespace: argparse.Namespace, path: str) -> None:
+    given = namespace.load_format
+    if given is None or given == "auto":
+        return
+    if given not in _FORMATS:
+        raise ConfigError(
+            "--load-format", f"{given!r} is not read", remedy=f"use {' or '.join(_FORMATS)}"
+        )
+    found = "gguf" if path.endswith(".gguf") or path in _GGUF_NAMES else "safetensors"
+    if given != found:
+        raise ConfigError(
+            "--load-format",
+            f"{given} does not agree with {path!r}, which is read as {found}",
+            remedy="leave it out, or pass a directory for safetensors and a .gguf file for gguf",
+        )

@@ -1,0 +1,30 @@
+"""The report of `rtp explain`: which part fills each role, why, and what it costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rtp_core.engine.capacity import weight_bytes
+from rtp_core.engine.prepare import Prepared
+from rtp_core.plugins.explain import explain, to_json
+
+
+def explain_prepared(prepared: Prepared) -> dict[str, Any]:
+    """The JSON of `rtp explain`: features with reasons, model, memory."""
+    spec, budget = prepared.spec, prepared.budget
+    memory = {
+        "weights_bytes": weight_bytes(spec),
+        "kv_bytes": budget.num_bytes,
+        "kv_blocks": budget.num_blocks[0],
+        "kv_tokens": budget.num_blocks[0] * budget.block_size,
+        "kv_reason": budget.reason,
+    }
+    features = explain(prepared.config, prepared.resolution, prepared.host.manifests)
+    model = {
+        "path": prepared.config.model.path,
+        "architecture": spec.architecture,
+        "dtype": spec.dtype,
+        "max_model_len": spec.max_model_len,
+        "fingerprint": spec.fingerprint,
+    }
+    return {"model": model, "memory": memory, "features": to_json(features)}

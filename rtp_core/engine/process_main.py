@@ -1,0 +1,123 @@
+"""The engine process: ``python -m rtp_core.engine.process_main ENDPOINT MODULE:FUNCTION``.
+
+Started by `process_backend` only. Its parent writes a token as the first line of standard
+input and keeps that pipe open: end of file means that the parent is gone. Signals that stop a
+terminal's or a service's process group are ignored, because the parent drains first and then
+says so over the socket.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from rtp_core.config.schema import EngineConfig
+from rtp_core.engine.channel import ChildChannel
+from rtp_core.engine.contract import Engine
+from rtp_core.engine.loop import EngineLoop
+from rtp_core.engine.wire import Configure, Hello, LoadFailed, Loading, Ready, describe
+from rtp_core.errors import EngineDeadError, RtpError
+
+log = logging.getLogger("rtp.engine")
+
+Builder = Callable[[EngineConfig, Callable[[int, int], None]], Engine]
+
+EXIT_OK, EXIT_LOAD_FAILED, EXIT_LOOP_FAILED, EXIT_PARENT_GONE = 0, 3, 4, 5
+_PR_SET_PDEATHSIG = 1
+_PROGRESS_INTERVAL_S = 0.1
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Load, serve, and return the exit status."""
+    endpoint, builder = arguments
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    token = _read_token()
+    _die_with_parent()
+    channel = ChildChannel(endpoint)
+    try:
+        channel.send(Hello(token))
+        return _serve(channel, _configuration(channel), builder)
+    finally:
+        channel.close()
+
+
+def _serve(channel: ChildChannel, config: EngineConfig, builder: str) -> int:
+    if config.server.verbose:
+        logging.getLogger("rtp").setLevel(logging.DEBUG)
+    try:
+        engine = _load_builder(builder)(config, _progress(channel))
+        channel.send(Ready(engine.info))
+    except RtpError as error:
+        channel.send(LoadFailed(describe(error)))
+        return EXIT_LOAD_FAILED
+    except Exception as error:
+        log.exception("load_failed")
+        text = f"the engine could not be built: {type(error).__name__}: {error}"
+        channel.send(LoadFailed(describe(EngineDeadError(text))))
+        return EXIT_LOAD_FAILED
+    done = EngineLoop(engine, channel, channel.send).run()
+    return EXIT_OK if done else EXIT_LOOP_FAILED
+
+
+def _configuration(channel: ChildChannel) -> EngineConfig:
+    match channel.take(None):
+        case [Configure(config=config)]:
+            return config
+        case messages:
+            raise RuntimeError(f"expected a configuration, got {messages!r}")
+
+
+def _load_builder(name: str) -> Builder:
+    module, _, function = name.partition(":")
+    return getattr(import_module(module), function)
+
+
+def _progress(channel: ChildChannel) -> Callable[[int, int], None]:
+    """Forwards the load's progress, not more often than a display needs."""
+    due_s = 0.0
+
+    def report(done: int, total: int) -> None:
+        nonlocal due_s
+        now = time.monotonic()
+        if now >= due_s or done == total:
+            due_s = now + _PROGRESS_INTERVAL_S
+            channel.send(Loading(done, total))
+
+    return report
+
+
+def _read_token() -> str:
+    """The first line of standard input, read unbuffered: the watcher reads on from there."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        read = os.read(0, 1)
+        if not read:
+            sys.exit(EXIT_PARENT_GONE)
+        line += read
+    return line.decode("ascii").strip()
+
+
+def _die_with_parent() -> None:
+    """By the kernel where it can (Linux), and by end of file on standard input anywhere."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_watch_parent, name="rtp-parent-watch", daemon=True).start()
+
+
+def _watch_parent() -> None:
+    while os.read(0, 4096):
+        pass
+    os._exit(EXIT_PARENT_GONE)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

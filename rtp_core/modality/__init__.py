@@ -1,1 +1,0 @@
-"""Media planning and features."""
