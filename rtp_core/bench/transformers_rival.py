@@ -76,7 +76,7 @@ def run_rival(
         "pad_token_id": 0,
     }
     with torch.inference_mode():
-        model.generate(ids, **options)
+        model.generate(ids, **options)  # pyright: ignore[reportCallIssue]
     later = [after - before for before, after in itertools.pairwise(stamps)]
     return RivalRun(stamps[0] - began, tuple(later))
 

@@ -1,8 +1,8 @@
-"""Keys of blocks: a keyed chain of 128-bit hashes over raw token ids.
+"""Keys of prefixes: a keyed chain of 128-bit hashes over raw token ids.
 
-key_i = blake2b(key_{i-1} | ids as u32 little-endian | extra, key=secret). The root binds
-tenant, salt and model, so equal text of two tenants never meets. The secret makes keys
-unpredictable and is shared by a cluster, so that tiers and routers agree.
+key_i = blake2b(key_{i-1} | ids as u32 little-endian | media, key=secret). The root binds
+tenant, salt, model and block size. The secret makes keys unpredictable and is shared by a
+cluster, so that tiers, peers and routers name the same prefix alike.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from array import array
+import struct
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -68,43 +68,35 @@ class BlockHasher:
     """Chains keys for one secret and block size. `digest_bytes` is for collision tests."""
 
     def __init__(self, secret: bytes, block_size: int, digest_bytes: int = KEY_BYTES) -> None:
+        self.block_size = block_size
         self._secret = secret
-        self._block_size = block_size
         self._digest_bytes = digest_bytes
+        self._pack = struct.Struct(f"<{block_size}I").pack
 
     def root(self, tenant: str, cache_salt: str, fingerprint: str) -> bytes:
         """Key before the first block."""
         digest = blake2b(_LAYOUT, digest_size=KEY_BYTES, key=self._secret)
+        digest.update(self.block_size.to_bytes(4, "little"))
         for part in (tenant, cache_salt, fingerprint):
             raw = part.encode("utf-8", errors="surrogatepass")
             digest.update(len(raw).to_bytes(4, "little") + raw)
         return digest.digest()
 
-    def extend(
-        self,
-        keys: list[bytes],
-        root: bytes,
-        token_ids: Sequence[int],
-        media: Sequence[MediaSpan] = (),
-    ) -> None:
-        """Append keys of the full blocks of `token_ids` that `keys` does not cover yet."""
-        size = self._block_size
-        parent = keys[-1] if keys else root
-        for number in range(len(keys), len(token_ids) // size):
-            begin = number * size
-            raw = array("I", token_ids[begin : begin + size]).tobytes()
-            extra = _media_key(media, begin, begin + size) if media else b""
-            parent = blake2b(
-                parent + raw + extra, digest_size=self._digest_bytes, key=self._secret
-            ).digest()
-            keys.append(parent)
+    def key(self, parent: bytes, token_ids: Sequence[int], media: str = "") -> bytes:
+        """Key of the prefix that adds one full block to `parent`; ids lie in 0 … 2^32 - 1."""
+        raw = self._pack(*token_ids) + media.encode("utf-8", errors="surrogatepass")
+        return blake2b(parent + raw, digest_size=self._digest_bytes, key=self._secret).digest()
 
 
-def _media_key(media: Sequence[MediaSpan], begin: int, end: int) -> bytes:
-    """Which media, and which part of it, lies under a block's placeholders."""
-    parts = [
-        f"{span.digest}@{begin - span.start}"
+def media_in_block(media: Sequence[MediaSpan], begin: int, end: int) -> str:
+    """Which media, and which part of it, lies under the positions `begin` … `end` - 1.
+
+    The number of features used in the block counts too: a placeholder that a span does not
+    cover is ordinary text with the same token id.
+    """
+    return "|".join(
+        f"{len(span.digest)}:{span.digest}@{begin - span.start}"
+        f"+{min(end, span.start + span.length) - max(begin, span.start)}"
         for span in media
         if span.start < end and begin < span.start + span.length
-    ]
-    return "|".join(parts).encode()
+    )

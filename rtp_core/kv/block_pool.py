@@ -1,30 +1,40 @@
 """Reference-counted blocks of one KV group.
 
 Life: free -> filling (private) -> full -> published -> idle (kept, nobody uses it) -> free.
-A full block is immutable. Idle blocks are evicted oldest first, never before a published
-block that continues them.
+A full block is immutable. Idle blocks are evicted oldest first.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 
 from rtp_core.api import KVEvent, KVFormatId, KVQuality, KVSpace
+from rtp_core.kv.prefix import Prefix
 from rtp_core.kv.prefix_index import PrefixIndex, Published
 
 Listener = Callable[[KVEvent], None]
 
 
 class BlockPool:
-    """Owns the references and the prefix index over a KVSpace."""
+    """Owns the references and the prefix index over a KVSpace.
+
+    Without a `window` a block is of no use but after all blocks before it, so none is evicted
+    before those that continue it. Blocks of a sliding window stand alone.
+    """
 
     def __init__(
-        self, group: int, space: KVSpace, block_size: int, listener: Listener | None
+        self,
+        group: int,
+        space: KVSpace,
+        block_size: int,
+        window: int | None = None,
+        listener: Listener | None = None,
     ) -> None:
+        self.block_size = block_size
+        self.window = window
         self._group = group
         self._space = space
-        self._block_size = block_size
         self._listener = listener
         self._refs: dict[int, int] = {}
         self._published: dict[int, Published] = {}
@@ -83,69 +93,63 @@ class BlockPool:
         """Published, and nobody holds it."""
         return block in self._idle
 
+    def first_visible(self, position: int) -> int:
+        """Number of the first block of a sequence that a query at `position` can see."""
+        if self.window is None:
+            return 0
+        return max(0, position - self.window + 1) // self.block_size
+
+    def find(self, prefix: Prefix, quality: KVQuality) -> int | None:
+        """A published block that ends this prefix and may be read at this quality."""
+        entry = self.index.find(prefix, quality)
+        return None if entry is None else entry.block
+
     def publish(self, entry: Published) -> None:
         """Let others find a full block; a block with the same content stays private."""
-        same = self.index.find(
-            entry.key, entry.parent, entry.token_ids, entry.tenant, KVQuality.EXACT
-        )
-        if same is not None or entry.block in self._published:
+        if self.index.find(entry.prefix, KVQuality.EXACT) or entry.block in self._published:
             return
         self._published[entry.block] = entry
         self.index.add(entry)
-        self._tell(
-            KVEvent(
-                "stored",
-                self._group,
-                (entry.key,),
-                entry.parent,
-                entry.token_ids,
-                self._block_size,
-            )
-        )
+        if self._listener is not None:
+            self._listener(_stored(self._group, entry.prefix, self.block_size))
 
-    def withdraw(self, block: int) -> None:
-        """Take a block out of the index: its content turned out to be wrong."""
-        entry = self._published.pop(block, None)
-        if entry is None:
-            return
-        self.index.remove(entry)
-        self._tell(KVEvent("removed", self._group, (entry.key,)))
-        if self._idle.pop(block, "held") is None:
-            self._space.free(block)
+    def withdraw(self, prefix: Prefix) -> None:
+        """Take a prefix out of the index; its idle blocks become free, held ones private."""
+        for entry in self.index.variants(prefix):
+            self._remove(entry)
 
     def clear(self) -> None:
         """Forget all idle blocks."""
         for block in list(self._idle):
-            self.withdraw(block)
-        self._tell(KVEvent("cleared", self._group))
-
-    def find_chain(
-        self,
-        keys: Sequence[bytes],
-        root: bytes,
-        token_ids: Sequence[int],
-        reader: tuple[str, KVQuality],
-    ) -> list[int | None]:
-        """Published block for each key, None where there is none. `reader` = tenant, quality."""
-        found: list[int | None] = []
-        size = self._block_size
-        parent = root
-        for number, key in enumerate(keys):
-            tokens = tuple(token_ids[number * size : (number + 1) * size])
-            entry = self.index.find(key, parent, tokens, *reader)
-            found.append(None if entry is None else entry.block)
-            parent = key
-        return found
+            self._remove(self._published[block])
+        if self._listener is not None:
+            self._listener(KVEvent("cleared", self._group))
 
     def _evict(self) -> None:
-        for block in self._idle:
-            if not self.index.has_children(self._published[block]):
-                self.evictions += 1
-                self.withdraw(block)
-                return
-        if self._idle:  # only a cycle of colliding keys leads here; any victim is right
-            self.withdraw(next(iter(self._idle)))
+        block = next(self._expendable(), None)
+        if block is None:  # blocks in use continue every idle one
+            block = next(iter(self._idle), None)
+        if block is not None:
+            self.evictions += 1
+            self._remove(self._published[block])
 
-    def _tell(self, event: KVEvent) -> None:
+    def _expendable(self) -> Iterator[int]:
+        """Idle blocks whose loss costs no other published block, oldest first."""
+        for block in self._idle:
+            prefix = self._published[block].prefix
+            if self.window is not None or not self.index.has_children(prefix):
+                yield block
+
+    def _remove(self, entry: Published) -> None:
+        del self._published[entry.block]
+        self.index.remove(entry)
         if self._listener is not None:
-            self._listener(event)
+            self._listener(KVEvent("removed", self._group, (entry.prefix.key,)))
+        if entry.block in self._idle:
+            del self._idle[entry.block]
+            self._space.free(entry.block)
+
+
+def _stored(group: int, prefix: Prefix, block_size: int) -> KVEvent:
+    parent = None if prefix.parent is None else prefix.parent.key
+    return KVEvent("stored", group, (prefix.key,), parent, prefix.token_ids, block_size)

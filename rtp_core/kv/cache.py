@@ -8,34 +8,28 @@ from dataclasses import dataclass, field
 from rtp_core.api import KVGroup, KVQuality, KVSpace, MediaSpan
 from rtp_core.kv.block_hash import BlockHasher
 from rtp_core.kv.block_pool import BlockPool, Listener
+from rtp_core.kv.match import Match, longest_match
+from rtp_core.kv.prefix import Prefix, PrefixTree
 from rtp_core.kv.prefix_index import Published
 
 
 @dataclass(slots=True, eq=False)
 class SequenceBlocks:
-    """What one sequence holds: a block table a group, and the keys of its full blocks.
+    """What one sequence holds: a block table a group, and the prefixes of its full blocks.
 
-    `num_published` blocks have been offered to the index; `num_dropped[g]` leading blocks of
-    a window group are out of sight and given back (their entries repeat a live block).
+    `capacity` tokens have a block. `num_published` blocks have been offered to the index;
+    `num_dropped[g]` leading blocks of a window group are out of sight and given back (their
+    entries repeat a block that is held).
     """
 
-    root: bytes
-    tenant: str
+    root: Prefix
     quality: KVQuality
     media: tuple[MediaSpan, ...]
     tables: tuple[list[int], ...]
     num_dropped: list[int]
-    keys: list[bytes] = field(default_factory=list)
+    chain: list[Prefix] = field(default_factory=list)
     num_published: int = 0
     capacity: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A prefix found: `num_blocks` of them, by group (None outside a window)."""
-
-    num_blocks: int
-    blocks: tuple[tuple[int | None, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +53,16 @@ class KVCache:
         settings: CacheSettings,
         listener: Listener | None = None,
     ) -> None:
-        block_size = settings.block_size
-        watermark = settings.watermark
-        self.block_size = block_size
+        self.block_size = settings.block_size
         self.prefix_caching = settings.prefix_caching
-        self._hasher = hasher
         self._fingerprint = settings.fingerprint
-        self._windows = tuple(group.sliding_window for group in groups)
+        self._tree = PrefixTree(hasher)
         self._pools = tuple(
-            BlockPool(number, space, block_size, listener) for number, space in enumerate(spaces)
+            BlockPool(number, space, self.block_size, group.sliding_window, listener)
+            for number, (group, space) in enumerate(zip(groups, spaces, strict=True))
         )
-        self._reserve = tuple(int(pool.num_blocks * watermark) for pool in self._pools)
+        self._reserve = tuple(int(pool.num_blocks * settings.watermark) for pool in self._pools)
+        self.has_windows = any(pool.window is not None for pool in self._pools)
 
     @property
     def pools(self) -> tuple[BlockPool, ...]:
@@ -100,24 +93,17 @@ class KVCache:
         self, tenant: str, salt: str, quality: KVQuality, media: tuple[MediaSpan, ...] = ()
     ) -> SequenceBlocks:
         """State of a sequence that holds nothing yet."""
-        root = self._hasher.root(tenant, salt, self._fingerprint)
-        count = len(self._pools)
-        tables = tuple([] for _ in range(count))
-        return SequenceBlocks(root, f"{tenant}\0{salt}", quality, media, tables, [0] * count)
+        root = self._tree.root(tenant, salt, self._fingerprint)
+        tables = tuple([] for _ in self._pools)
+        return SequenceBlocks(root, quality, media, tables, [0] * len(tables))
 
     def lookup(self, blocks: SequenceBlocks, token_ids: Sequence[int]) -> Match:
         """Longest prefix all groups hold, leaving at least the last token to compute."""
         if not self.prefix_caching:
             return Match(0, tuple(() for _ in self._pools))
+        self._tree.extend(blocks.chain, blocks.root, token_ids, blocks.media)
         most = (len(token_ids) - 1) // self.block_size
-        self._hasher.extend(blocks.keys, blocks.root, token_ids, blocks.media)
-        chains = self._find(blocks, token_ids, most)
-        num_blocks = next(
-            length
-            for length in range(self._full_prefix(chains, most), -1, -1)
-            if self._windows_cover(chains, length)
-        )
-        return Match(num_blocks, tuple(self._visible(chains, num_blocks)))
+        return longest_match(self._pools, blocks.chain[:most], blocks.quality)
 
     def acquire(self, blocks: SequenceBlocks, match: Match) -> None:
         """Hold the blocks of a match; the sequence must hold nothing."""
@@ -125,9 +111,9 @@ class KVCache:
             live = [block for block in found if block is not None]
             for block in live:
                 pool.hold(block)
-            blocks.num_dropped[number] = len(found) - len(live)
-            filler = live[:1] * (len(found) - len(live))
-            blocks.tables[number].extend([*filler, *live])
+            num_dropped = len(found) - len(live)
+            blocks.num_dropped[number] = num_dropped
+            blocks.tables[number].extend([*live[:1] * num_dropped, *live])
         blocks.num_published = match.num_blocks
         blocks.capacity = match.num_blocks * self.block_size
 
@@ -160,29 +146,35 @@ class KVCache:
         if full <= blocks.num_published:
             return
         if self.prefix_caching:
-            self._hasher.extend(blocks.keys, blocks.root, token_ids, blocks.media)
-            for number in range(blocks.num_published, full):
-                self._publish_one(blocks, token_ids, number)
+            chain = blocks.chain
+            self._tree.extend(chain, blocks.root, token_ids, blocks.media)
+            for group, pool in enumerate(self._pools):
+                table = blocks.tables[group]
+                first = max(blocks.num_published, blocks.num_dropped[group])
+                for number in range(first, full):
+                    pool.publish(Published(table[number], chain[number]))
         blocks.num_published = full
 
-    def withdraw(self, blocks: SequenceBlocks, num_kept: int) -> None:
-        """Un-publish blocks from `num_kept` on: the step that filled them failed."""
-        for pool, table in zip(self._pools, blocks.tables, strict=True):
-            for block in table[num_kept:]:
-                if pool.references(block) == 1:
-                    pool.withdraw(block)
+    def withdraw(self, blocks: SequenceBlocks) -> None:
+        """Un-publish every prefix of a sequence whose step failed.
+
+        Unusable numbers may come from any block it read, so all of them are suspect. It may
+        have given its blocks back already.
+        """
+        for prefix in blocks.chain:
+            for pool in self._pools:
+                pool.withdraw(prefix)
 
     def drop_outside_windows(self, blocks: SequenceBlocks, num_computed: int) -> None:
         """Give back blocks of window groups that no later query can see."""
-        for number, window in enumerate(self._windows):
-            if window is None:
-                continue
-            table, pool = blocks.tables[number], self._pools[number]
-            unseen = max(0, num_computed - window + 1) // self.block_size
-            for index in range(blocks.num_dropped[number], min(unseen, len(table) - 1)):
-                pool.drop(table[index])
-                table[index] = table[-1]
-                blocks.num_dropped[number] = index + 1
+        for number, pool in enumerate(self._pools):
+            table, first = blocks.tables[number], blocks.num_dropped[number]
+            unseen = min(pool.first_visible(num_computed), len(table) - 1)
+            if unseen > first:
+                for block in table[first:unseen]:
+                    pool.drop(block)
+                table[:unseen] = table[unseen : unseen + 1] * unseen
+                blocks.num_dropped[number] = unseen
 
     def release(self, blocks: SequenceBlocks) -> None:
         """Give everything back, last blocks first so that prefixes outlive their ends."""
@@ -201,48 +193,3 @@ class KVCache:
         for pool in self._pools:
             pool.clear()
         return True
-
-    def _find(
-        self, blocks: SequenceBlocks, token_ids: Sequence[int], most: int
-    ) -> list[list[int | None]]:
-        reader = (blocks.tenant, blocks.quality)
-        keys = blocks.keys[:most]
-        return [pool.find_chain(keys, blocks.root, token_ids, reader) for pool in self._pools]
-
-    def _full_prefix(self, chains: Sequence[Sequence[int | None]], most: int) -> int:
-        length = most
-        for chain, window in zip(chains, self._windows, strict=True):
-            if window is None:
-                held = next((at for at, block in enumerate(chain) if block is None), len(chain))
-                length = min(length, held)
-        return length
-
-    def _windows_cover(self, chains: Sequence[Sequence[int | None]], length: int) -> bool:
-        return all(
-            None not in chain[self._first_visible(window, length) : length]
-            for chain, window in zip(chains, self._windows, strict=True)
-        )
-
-    def _visible(
-        self, chains: Sequence[Sequence[int | None]], length: int
-    ) -> list[tuple[int | None, ...]]:
-        visible = []
-        for chain, window in zip(chains, self._windows, strict=True):
-            first = self._first_visible(window, length)
-            visible.append((*[None] * first, *chain[first:length]))
-        return visible
-
-    def _first_visible(self, window: int | None, length: int) -> int:
-        """First block that the token after `length` blocks can see."""
-        if window is None:
-            return 0
-        return max(0, length * self.block_size - window + 1) // self.block_size
-
-    def _publish_one(self, blocks: SequenceBlocks, token_ids: Sequence[int], number: int) -> None:
-        begin = number * self.block_size
-        tokens = tuple(token_ids[begin : begin + self.block_size])
-        parent = blocks.keys[number - 1] if number else blocks.root
-        for index, pool in enumerate(self._pools):
-            if number >= blocks.num_dropped[index]:
-                block = blocks.tables[index][number]
-                pool.publish(Published(block, blocks.keys[number], parent, tokens, blocks.tenant))

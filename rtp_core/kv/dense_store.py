@@ -77,20 +77,30 @@ class DenseMemory:
 
     def export_block(self, group: int, block: int) -> bytes:
         """Canonical blob: layer, K then V, head, token, dim."""
-        parts = torch.stack([part.cpu() for part in self._parts(group, block)], dim=1)
-        return parts.contiguous().view(torch.uint8).numpy().tobytes()
+        flat = [_as_bytes(part.cpu().contiguous()) for part in self._parts(group, block)]
+        return torch.cat(flat, dim=1).numpy().tobytes()
 
     def import_block(self, group: int, block: int, blob: bytes) -> None:
         """Inverse of `export_block`; raises ValueError on a wrong length."""
-        keys, values = self._parts(group, block)
-        if len(blob) != keys.nbytes + values.nbytes:
-            raise ValueError(f"a block has {keys.nbytes + values.nbytes} bytes, not {len(blob)}")
-        flat = torch.frombuffer(bytearray(blob), dtype=keys.dtype)
-        both = flat.view(keys.shape[0], 2, *keys.shape[1:])
-        keys.copy_(both[:, 0])
-        values.copy_(both[:, 1])
+        parts = self._parts(group, block)
+        wanted = sum(part.nbytes for part in parts)
+        if len(blob) != wanted:
+            raise ValueError(f"a block has {wanted} bytes, not {len(blob)}")
+        num_layers = parts[0].shape[0]
+        rows = torch.frombuffer(bytearray(blob), dtype=torch.uint8).view(num_layers, -1)
+        at = 0
+        for part in parts:
+            end = at + part.nbytes // num_layers
+            part.copy_(rows[:, at:end].contiguous().view(part.dtype).view(part.shape))
+            at = end
 
     def _parts(self, group: int, block: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """K and V of a block, [layers, kv_heads, block_size, head_dim] views."""
         start = block * self._block_size
         keys, values = (plane.narrow(2, start, self._block_size) for plane in self._planes[group])
         return keys, values
+
+
+def _as_bytes(part: torch.Tensor) -> torch.Tensor:
+    """[layers, …] to uint8 [layers, bytes a layer]."""
+    return part.view(part.shape[0], -1).view(torch.uint8)

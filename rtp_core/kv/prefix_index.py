@@ -1,75 +1,73 @@
-"""Which published block holds which tokens: key -> variants, every hit verified."""
+"""Which published blocks hold a prefix: one or more variants, by format and lineage."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rtp_core.api import KVFormatId, KVQuality
+from rtp_core.kv.prefix import Prefix
 
-_HIGH = frozenset({KVFormatId.DENSE, KVFormatId.INT8_TOKEN, KVFormatId.FP8_TOKEN})
+_ACCEPTED: dict[KVQuality, frozenset[KVFormatId]] = {
+    KVQuality.EXACT: frozenset({KVFormatId.DENSE}),
+    KVQuality.HIGH: frozenset({KVFormatId.DENSE, KVFormatId.INT8_TOKEN, KVFormatId.FP8_TOKEN}),
+    KVQuality.ANY: frozenset(KVFormatId),
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A block others may read. `lineage` is the least precise format it was computed on.
+class Published(NamedTuple):
+    """The last block of a prefix, for others to read.
 
-    `parent` is the key before it (the tenant's root for the first block).
+    `lineage` is the least precise format the block was computed on.
     """
 
     block: int
-    key: bytes
-    parent: bytes
-    token_ids: tuple[int, ...]
-    tenant: str
+    prefix: Prefix
     format_id: KVFormatId = KVFormatId.DENSE
     lineage: KVFormatId = KVFormatId.DENSE
 
     def satisfies(self, quality: KVQuality) -> bool:
         """Whether a request of this quality may read the block."""
-        if quality is KVQuality.ANY:
-            return True
-        formats = {self.format_id, self.lineage}
-        if quality is KVQuality.EXACT:
-            return formats == {KVFormatId.DENSE}
-        return formats <= _HIGH
+        accepted = _ACCEPTED[quality]
+        return self.format_id in accepted and self.lineage in accepted
 
 
 class PrefixIndex:
-    """Keys may collide by accident or intent; parent and tokens decide."""
+    """prefix -> variants, and how many published prefixes continue one by a block."""
 
     def __init__(self) -> None:
-        self._variants: dict[bytes, list[Published]] = {}
-        self._children: defaultdict[bytes, int] = defaultdict(int)
+        self._variants: dict[Prefix, tuple[Published, ...]] = {}
+        self._children: dict[Prefix | None, int] = {}
 
     def __len__(self) -> int:
         return sum(len(variants) for variants in self._variants.values())
 
-    def find(
-        self, key: bytes, parent: bytes, token_ids: tuple[int, ...], tenant: str, quality: KVQuality
-    ) -> Published | None:
-        """The published block with this content that the request may read."""
-        for found in self._variants.get(key, ()):
-            same = found.parent == parent and found.token_ids == token_ids
-            if same and found.tenant == tenant and found.satisfies(quality):
+    def variants(self, prefix: Prefix) -> tuple[Published, ...]:
+        """All published blocks of a prefix."""
+        return self._variants.get(prefix, ())
+
+    def find(self, prefix: Prefix, quality: KVQuality) -> Published | None:
+        """A published block of this prefix that the request may read."""
+        for found in self._variants.get(prefix, ()):
+            if found.satisfies(quality):
                 return found
         return None
 
     def add(self, entry: Published) -> None:
         """Publish; the caller made sure that no equal entry exists."""
-        self._variants.setdefault(entry.key, []).append(entry)
-        self._children[entry.parent] += 1
+        prefix = entry.prefix
+        self._variants[prefix] = (*self._variants.get(prefix, ()), entry)
+        self._children[prefix.parent] = self._children.get(prefix.parent, 0) + 1
 
     def remove(self, entry: Published) -> None:
         """Withdraw a published block."""
-        variants = self._variants[entry.key]
-        variants.remove(entry)
-        if not variants:
-            del self._variants[entry.key]
-        self._children[entry.parent] -= 1
-        if not self._children[entry.parent]:
-            del self._children[entry.parent]
+        prefix = entry.prefix
+        left = tuple(one for one in self._variants.pop(prefix) if one is not entry)
+        if left:
+            self._variants[prefix] = left
+        children = self._children.pop(prefix.parent) - 1
+        if children:
+            self._children[prefix.parent] = children
 
-    def has_children(self, entry: Published) -> bool:
-        """Whether a published block continues this one."""
-        return entry.key in self._children
+    def has_children(self, prefix: Prefix) -> bool:
+        """Whether a published block continues this prefix."""
+        return prefix in self._children

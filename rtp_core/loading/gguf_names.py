@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from rtp_core.api import TensorInfo
 from rtp_core.errors import ModelError
 from rtp_core.loading.gguf import GGUFFile
+from rtp_core.loading.gguf_metadata import Metadata
+from rtp_core.loading.gguf_rope import FREQUENCIES, rope_parameters
 
-ARCHITECTURES = {"llama": "LlamaForCausalLM"}
 END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>")
 """Control tokens that end a turn or a text wherever they are defined."""
 _CONTROL = 3
@@ -32,106 +32,92 @@ _LAYER = {
     "ffn_down": "mlp.down_proj",
 }
 _BLOCK = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
-_IGNORED = ("rope_freqs.weight",)
 
 
 def hugging_face_config(file: GGUFFile) -> dict[str, Any]:
     """config.json of the model. Raises ModelError naming what is missing."""
-    metadata = file.metadata
-    kind = metadata.get("general.architecture")
-    if kind not in ARCHITECTURES:
-        raise ModelError(
-            f"GGUF architecture {kind!r} is not supported",
-            remedy=f"supported: {', '.join(ARCHITECTURES)}",
-        )
-
-    def need(key: str) -> Any:
-        full = f"{kind}.{key}"
-        if full not in metadata:
-            raise ModelError(f"GGUF metadata lacks {full}")
-        return metadata[full]
-
-    heads = need("attention.head_count")
-    hidden = need("embedding_length")
+    metadata = Metadata(file)
+    heads = metadata.count("attention.head_count")
+    hidden = metadata.count("embedding_length")
+    head_dim = metadata.count("attention.key_length", hidden // heads)
     names = {tensor.name for tensor in file.tensors}
-    embedding = next((one for one in file.tensors if one.name == "token_embd.weight"), None)
-    if embedding is None:
-        raise ModelError("GGUF tensor token_embd.weight is missing")
     config: dict[str, Any] = {
-        "architectures": [ARCHITECTURES[kind]],
-        "model_type": kind,
-        "num_hidden_layers": need("block_count"),
+        "architectures": [metadata.hugging_face_architecture],
+        "model_type": metadata.architecture,
+        "num_hidden_layers": metadata.count("block_count"),
         "hidden_size": hidden,
-        "intermediate_size": need("feed_forward_length"),
+        "intermediate_size": metadata.count("feed_forward_length"),
         "num_attention_heads": heads,
-        "num_key_value_heads": metadata.get(f"{kind}.attention.head_count_kv", heads),
-        "head_dim": metadata.get(f"{kind}.attention.key_length", hidden // heads),
-        "max_position_embeddings": need("context_length"),
-        "rms_norm_eps": need("attention.layer_norm_rms_epsilon"),
-        "rope_parameters": _rope(metadata, kind),
+        "num_key_value_heads": metadata.count("attention.head_count_kv", heads),
+        "head_dim": head_dim,
+        "max_position_embeddings": metadata.count("context_length"),
+        "rms_norm_eps": metadata.number("attention.layer_norm_rms_epsilon"),
+        "rope_parameters": rope_parameters(file, metadata, head_dim),
         "tie_word_embeddings": "output.weight" not in names,
-        "vocab_size": embedding.shape[0],
+        "vocab_size": _vocabulary(file),
         "hidden_act": "silu",
         "attention_bias": "blk.0.attn_q.bias" in names,
+        "mlp_bias": "blk.0.ffn_gate.bias" in names,
         "eos_token_id": _end_ids(metadata),
     }
-    bos = metadata.get("tokenizer.ggml.bos_token_id")
+    bos = metadata.token_id("bos")
     return config if bos is None else {**config, "bos_token_id": bos}
 
 
-def hugging_face_tensors(file: GGUFFile, path: str) -> dict[str, TensorInfo]:
+def hugging_face_tensors(file: GGUFFile) -> dict[str, TensorInfo]:
     """The directory under Hugging Face names; q and k rows marked for un-permuting.
 
     llama.cpp stores Llama's q and k with interleaved rotary rows; ``unpermute_heads`` asks
     the sink to restore the half-split order.
     """
-    kind = file.metadata["general.architecture"]
-    heads = file.metadata[f"{kind}.attention.head_count"]
-    kv_heads = file.metadata.get(f"{kind}.attention.head_count_kv", heads)
+    metadata = Metadata(file)
+    heads = metadata.count("attention.head_count")
+    permuted = {
+        "self_attn.q_proj": heads,
+        "self_attn.k_proj": metadata.count("attention.head_count_kv", heads),
+    }
     tensors: dict[str, TensorInfo] = {}
     for tensor in file.tensors:
-        if tensor.name in _IGNORED:
+        if tensor.name == FREQUENCIES:
             continue
-        name = _rename(tensor.name)
-        permuted = 0
-        if kind == "llama" and ".self_attn.q_proj." in name:
-            permuted = heads
-        elif kind == "llama" and ".self_attn.k_proj." in name:
-            permuted = kv_heads
+        name, part = _rename(tensor.name)
         tensors[name] = TensorInfo(
-            name, path, tensor.offset, tensor.num_bytes, tensor.shape, tensor.dtype, permuted
+            name,
+            str(file.path),
+            tensor.offset,
+            tensor.num_bytes,
+            tensor.shape,
+            tensor.dtype,
+            permuted.get(part, 0),
         )
     return tensors
 
 
-def _rename(name: str) -> str:
+def _rename(name: str) -> tuple[str, str]:
+    """The Hugging Face name, and which part of a layer it is ("" outside layers)."""
     if name in _TOP:
-        return _TOP[name]
+        return _TOP[name], ""
     match = _BLOCK.fullmatch(name)
     if match is None or match[2] not in _LAYER:
         raise ModelError(f"GGUF tensor {name} is not known")
-    return f"model.layers.{match[1]}.{_LAYER[match[2]]}.{match[3]}"
+    part = _LAYER[match[2]]
+    return f"model.layers.{match[1]}.{part}.{match[3]}", part
 
 
-def _rope(metadata: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    scaling = metadata.get(f"{kind}.rope.scaling.type", "none")
-    theta = metadata.get(f"{kind}.rope.freq_base", 10000.0)
-    if scaling in ("none", ""):
-        return {"rope_type": "default", "rope_theta": theta}
-    factor = metadata.get(f"{kind}.rope.scaling.factor", 1.0)
-    return {"rope_type": scaling, "rope_theta": theta, "factor": factor}
+def _vocabulary(file: GGUFFile) -> int:
+    for tensor in file.tensors:
+        if tensor.name == "token_embd.weight":
+            return tensor.shape[0]
+    raise ModelError("GGUF tensor token_embd.weight is missing")
 
 
-def _end_ids(metadata: Mapping[str, Any]) -> list[int]:
+def _end_ids(metadata: Metadata) -> list[int]:
     """The declared end token and every control token that by its name ends a turn."""
-    ends = {
-        metadata[key]
-        for key in ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
-        if key in metadata
-    }
-    tokens = metadata.get("tokenizer.ggml.tokens", [])
-    kinds = metadata.get("tokenizer.ggml.token_type", [])
-    for number, (token, token_kind) in enumerate(zip(tokens, kinds, strict=False)):
-        if token_kind == _CONTROL and token in END_TOKENS:
+    declared = (metadata.token_id("eos"), metadata.token_id("eot"))
+    ends = {number for number in declared if number is not None}
+    tokens = metadata.items("tokenizer.ggml.tokens")
+    kinds = metadata.items("tokenizer.ggml.token_type")
+    for number, (token, kind) in enumerate(zip(tokens, kinds, strict=False)):
+        if kind == _CONTROL and token in END_TOKENS:
             ends.add(number)
     return sorted(ends)

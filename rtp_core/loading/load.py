@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rtp_core.api import LoadStats, WeightLoader, WeightPlan
+from rtp_core.errors import WeightLoadError
 from rtp_core.loading.sink import TensorSink
 
 if TYPE_CHECKING:
@@ -15,7 +16,14 @@ if TYPE_CHECKING:
 def load_weights(
     plan: WeightPlan, loader: WeightLoader, device: str, progress: Callable[[int], None]
 ) -> tuple[dict[str, torch.Tensor], LoadStats]:
-    """All parameters by destination name, and what the loader did."""
+    """All parameters by destination name, and what the loader did.
+
+    Raises WeightLoadError, also for what the system says about a file.
+    """
     sink = TensorSink(plan, device)
-    stats = loader.load(plan, sink, progress)
+    try:
+        stats = loader.load(plan, sink, progress)
+    except OSError as error:
+        file = "" if error.filename is None else str(error.filename)
+        raise WeightLoadError(f"cannot be read: {error.strerror or error}", file=file) from error
     return sink.parameters(), stats

@@ -16,6 +16,7 @@ from rtp_core.api import (
 )
 from rtp_core.errors import WeightLoadError
 from rtp_core.loading.checkpoint import Checkpoint
+from rtp_core.loading.dequantize import DECODABLE
 
 log = logging.getLogger("rtp.loading")
 _MOST_NAMES = 10
@@ -24,6 +25,7 @@ _TIED = "lm_head.weight"
 
 def plan_weights(table: WeightTable, checkpoint: Checkpoint) -> WeightPlan:
     """Every destination row filled exactly once, or WeightLoadError before any allocation."""
+    _check_coverage(table)
     parameters = {one.name: one for one in table.parameters}
     missing = [rule.source for rule in table.rules if rule.source not in checkpoint.tensors]
     if missing:
@@ -34,9 +36,8 @@ def plan_weights(table: WeightTable, checkpoint: Checkpoint) -> WeightPlan:
     placements = []
     for rule in table.rules:
         tensor = checkpoint.tensors[rule.source]
-        _check_shape(tensor, rule, parameters[rule.destination])
+        _check_tensor(tensor, rule, parameters[rule.destination])
         placements.append(Placement(tensor, rule))
-    _check_coverage(table)
     files = {placement.tensor.file for placement in placements}
     return WeightPlan(
         table.parameters,
@@ -57,7 +58,7 @@ def _refuse_unexpected(table: WeightTable, checkpoint: Checkpoint) -> None:
         raise WeightLoadError(f"unexpected: {_some(rest)}", file=str(checkpoint.root))
 
 
-def _check_shape(tensor: TensorInfo, rule: WeightRule, parameter: ParameterSpec) -> None:
+def _check_tensor(tensor: TensorInfo, rule: WeightRule, parameter: ParameterSpec) -> None:
     wanted = (rule.num_rows, *parameter.shape[1:])
     if tensor.shape != wanted:
         raise WeightLoadError(
@@ -65,11 +66,17 @@ def _check_shape(tensor: TensorInfo, rule: WeightRule, parameter: ParameterSpec)
             file=tensor.file,
             tensor=tensor.name,
         )
+    if tensor.dtype not in DECODABLE:
+        raise WeightLoadError(
+            f"dtype {tensor.dtype} cannot be loaded", file=tensor.file, tensor=tensor.name
+        )
 
 
 def _check_coverage(table: WeightTable) -> None:
     rules: dict[str, list[WeightRule]] = {one.name: [] for one in table.parameters}
     for rule in table.rules:
+        if rule.destination not in rules:
+            raise WeightLoadError(f"no parameter {rule.destination!r}", tensor=rule.source)
         rules[rule.destination].append(rule)
     for parameter in table.parameters:
         at = 0

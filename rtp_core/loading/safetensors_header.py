@@ -5,7 +5,6 @@ Format: u64 little-endian header length n, n bytes of JSON, then the tensors' by
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from collections.abc import Mapping
@@ -14,8 +13,11 @@ from typing import Any
 
 from rtp_core.api import TensorInfo
 from rtp_core.errors import WeightLoadError
+from rtp_core.loading.foreign import START_BYTES, refuse_foreign
+from rtp_core.loading.json_object import parse_object
 
 MAX_HEADER_BYTES = 100_000_000
+MAX_DIMENSIONS = 64
 DTYPE_BITS: Mapping[str, int] = {
     "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16,
     "I16": 16, "U16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I8": 8, "U8": 8, "BOOL": 8,
@@ -27,17 +29,17 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     """Tensors of one file by name. Raises WeightLoadError naming file and tensor."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(8)
-        _refuse_foreign(path, start + file.read(120))
+        start = file.read(START_BYTES)
+        refuse_foreign(path, start)
         if len(start) < 8:
             raise _broken(path, "truncated or not safetensors: no header length")
-        (length,) = struct.unpack("<Q", start)
+        (length,) = struct.unpack_from("<Q", start)
         if length > MAX_HEADER_BYTES or 8 + length > size:
             raise _broken(
                 path, f"truncated or not safetensors: header of {length} bytes, file of {size}"
             )
         file.seek(8)
-        header = _parse(path, file.read(length))
+        header = parse_object(path, file.read(length), unique=True)
     tensors = [
         _tensor(path, name, entry, 8 + length)
         for name, entry in header.items()
@@ -47,47 +49,28 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     return {tensor.name: tensor for tensor in tensors}
 
 
-def _refuse_foreign(path: Path, start: bytes) -> None:
-    if start.startswith(b"version https://git-lfs"):
-        raise _broken(path, "this is a Git LFS pointer, not the file", "run git lfs pull")
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise _broken(path, "this is an HTML page, not the file", "download it again")
-
-
-def _parse(path: Path, raw: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = dict(pairs)
-        if len(names) != len(pairs):
-            raise _broken(path, "a tensor name stands twice in the header")
-        return names
-
-    try:
-        header = json.loads(raw, object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise _broken(path, f"the header is not JSON: {error}") from error
-    if not isinstance(header, dict):
-        raise _broken(path, "the header is not a JSON object")
-    return header
-
-
 def _tensor(path: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     except (KeyError, TypeError, ValueError) as error:
         raise _broken(path, "entry lacks dtype, shape or data_offsets", tensor=name) from error
-    if dtype not in DTYPE_BITS:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         raise _broken(path, f"unknown dtype {dtype!r}", tensor=name)
-    numbers = [begin, end, *shape] if isinstance(shape, list) else [None]
-    if not all(isinstance(number, int) and number >= 0 for number in numbers) or begin > end:
+    if not isinstance(shape, list) or not all(map(_natural, [begin, end, *shape])) or begin > end:
         raise _broken(path, "shape or offsets are not natural numbers in order", tensor=name)
-    wanted = math.prod(shape) * DTYPE_BITS[dtype] // 8
-    if wanted != end - begin:
-        raise _broken(
-            path,
-            f"shape {shape} of {dtype} is {wanted} bytes, offsets say {end - begin}",
-            tensor=name,
-        )
+    if len(shape) > MAX_DIMENSIONS:
+        raise _broken(path, f"{len(shape)} dimensions, at most {MAX_DIMENSIONS}", tensor=name)
+    num_bits = math.prod(shape) * DTYPE_BITS[dtype]
+    if num_bits != 8 * (end - begin):
+        wanted = f"{num_bits} bits" if num_bits % 8 else f"{num_bits // 8} bytes"
+        message = f"shape {shape} of {dtype} is {wanted}, offsets say {end - begin} bytes"
+        raise _broken(path, message, tensor=name)
     return TensorInfo(name, str(path), data_start + begin, end - begin, tuple(shape), dtype)
+
+
+def _natural(value: Any) -> bool:
+    """An int that a u64 holds; JSON's true is an int to Python, not to us."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64
 
 
 def _check_ranges(path: Path, tensors: list[TensorInfo], start: int, size: int) -> None:

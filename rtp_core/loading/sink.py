@@ -1,14 +1,15 @@
-"""The receiving end of a loader: decode, restore row order, store."""
+"""The receiving end of a loader: restore row order, decode, store."""
 
 from __future__ import annotations
 
 import threading
 
+import numpy as np
 import torch
 
 from rtp_core.api import Placement, WeightPlan
 from rtp_core.errors import WeightLoadError
-from rtp_core.loading.dequantize import decode
+from rtp_core.loading.dequantize import decode_into
 
 
 class TensorSink:
@@ -26,22 +27,17 @@ class TensorSink:
         """`data` holds the tensor's bytes; it may be reused after return."""
         tensor, rule = placement.tensor, placement.rule
         self._claim(placement)
-        if len(data) != tensor.num_bytes:
+        if data.nbytes != tensor.num_bytes:
             raise WeightLoadError(
-                f"{len(data)} bytes arrived, {tensor.num_bytes} belong to it",
+                f"{data.nbytes} bytes arrived, {tensor.num_bytes} belong to it",
                 file=tensor.file,
                 tensor=tensor.name,
             )
-        try:
-            values = decode(data, tensor.dtype, tensor.shape)
-        except LookupError as error:
-            raise WeightLoadError(
-                f"dtype {tensor.dtype} cannot be loaded", file=tensor.file, tensor=tensor.name
-            ) from error
+        raw = np.frombuffer(data, dtype=np.uint8)
         if tensor.unpermute_heads:
-            values = unpermute(values, tensor.unpermute_heads)
+            raw = unpermute(raw.reshape(rule.num_rows, -1), tensor.unpermute_heads).reshape(-1)
         rows = slice(rule.row_offset, rule.row_offset + rule.num_rows)
-        self._parameters[rule.destination][rows].copy_(values)
+        decode_into(torch.from_numpy(raw), tensor.dtype, self._parameters[rule.destination][rows])
 
     def parameters(self) -> dict[str, torch.Tensor]:
         """All destinations. Raises WeightLoadError if one was not filled."""
@@ -60,9 +56,10 @@ class TensorSink:
             self._waiting.discard(key)
 
 
-def unpermute(values: torch.Tensor, num_heads: int) -> torch.Tensor:
-    """Undo llama.cpp's rotary row order: [heads, dim/2, 2] rows back to [heads, 2, dim/2]."""
-    rows = values.shape[0]
-    half = rows // num_heads // 2
-    split = values.reshape(num_heads, half, 2, *values.shape[1:])
-    return split.transpose(1, 2).reshape(values.shape)
+def unpermute(rows: np.ndarray, num_heads: int) -> np.ndarray:
+    """Undo llama.cpp's rotary row order: [heads, dim/2, 2] rows back to [heads, 2, dim/2].
+
+    Rows are whole blocks in every file format, so bytes move as well as weights do.
+    """
+    split = rows.reshape(num_heads, -1, 2, *rows.shape[1:])
+    return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(rows.shape)

@@ -20,16 +20,10 @@ from rtp_core.api import (
     WeightTable,
 )
 from rtp_core.errors import ModelError
-from rtp_core.models.rope import read_rope
+from rtp_core.models.rope import read_number, read_rope
 from rtp_core.models.weights import decoder_table
 
-_REQUIRED = (
-    "num_hidden_layers",
-    "hidden_size",
-    "num_attention_heads",
-    "intermediate_size",
-    "vocab_size",
-)
+_MOST = {"num_hidden_layers": 4096}
 
 
 class LlamaFamily:
@@ -37,13 +31,15 @@ class LlamaFamily:
 
     def spec(self, config: Mapping[str, Any], dtype: str, fingerprint: str) -> ModelSpec:
         """Raises ModelError naming the key that is missing or cannot be honoured."""
-        _check(config)
-        layers, heads = int(config["num_hidden_layers"]), int(config["num_attention_heads"])
-        hidden = int(config["hidden_size"])
-        head_dim = int(config.get("head_dim") or hidden // heads)
-        kv_heads = int(config.get("num_key_value_heads") or heads)
+        _refuse_unsupported(config)
+        layers, heads = _count(config, "num_hidden_layers"), _count(config, "num_attention_heads")
+        kv_heads = _count(config, "num_key_value_heads", heads)
         if heads % kv_heads:
-            raise ModelError(f"num_key_value_heads {kv_heads} does not divide {heads} heads")
+            raise ModelError(
+                f"config.json: num_key_value_heads {kv_heads} does not divide {heads} heads"
+            )
+        hidden = _count(config, "hidden_size")
+        head_dim = _count(config, "head_dim", hidden // heads)
         plane = KVPlane(kv_heads, head_dim, dtype)
         bias = bool(config.get("attention_bias", False))
         return ModelSpec(
@@ -53,10 +49,10 @@ class LlamaFamily:
             num_heads=heads,
             num_kv_heads=kv_heads,
             head_dim=head_dim,
-            intermediate_size=int(config["intermediate_size"]),
-            vocab_size=int(config["vocab_size"]),
-            max_model_len=int(config.get("max_position_embeddings") or 2048),
-            norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+            intermediate_size=_count(config, "intermediate_size"),
+            vocab_size=_count(config, "vocab_size"),
+            max_model_len=_count(config, "max_position_embeddings", 2048),
+            norm_eps=read_number(config, "rms_norm_eps", 1e-6),
             rope=read_rope(config, head_dim),
             tied_head=bool(config.get("tie_word_embeddings", False)),
             dtype=dtype,
@@ -149,12 +145,24 @@ def _layer(parameters: Mapping[str, torch.Tensor], index: int) -> _Layer:
     return _Layer(**{name: parameters.get(prefix + name) for name in fields})  # pyright: ignore[reportArgumentType]
 
 
-def _check(config: Mapping[str, Any]) -> None:
-    for key in _REQUIRED:
-        if not isinstance(config.get(key), int):
-            raise ModelError(f"config.json: {key} is missing or not an integer")
+def _count(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    """A positive integer; null and a missing key give the default."""
+    value = config.get(key)
+    value = default if value is None else value
+    most = _MOST.get(key, 2**31)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise ModelError(f"config.json: {key} is {value!r}, not an integer from 1 to {most}")
+    return value
+
+
+def _refuse_unsupported(config: Mapping[str, Any]) -> None:
     activation = config.get("hidden_act", "silu")
     if activation != "silu":
         raise ModelError(f"config.json: hidden_act {activation!r} is not supported", remedy="silu")
     if config.get("sliding_window") and config.get("use_sliding_window", True):
         raise ModelError("config.json: sliding_window is not supported for this architecture")
+    if config.get("quantization_config"):
+        raise ModelError(
+            "config.json: quantization_config is not supported",
+            remedy="use a checkpoint in float32, float16 or bfloat16, or a .gguf file",
+        )

@@ -23,14 +23,14 @@ def expand(
     stops = frozenset(sampling.stop_token_ids)
     if not sampling.ignore_eos:
         stops |= eos_token_ids
-    prompt = list(request.prompt_token_ids)
+    prompt = request.prompt_token_ids
     return [
         Sequence(
             sequence_id=f"{request.request_id}/{choice}",
             request=request,
             choice=choice,
             seed=seed,
-            token_ids=prompt.copy(),
+            token_ids=list(prompt),
             num_prompt=len(prompt),
             limit=limit,
             stop_ids=stops,

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from rtp_core.api import QueuedRequest, Request, RequestTiming, SequenceStart
+from rtp_core.api import FinishReason, QueuedRequest, Request, RequestTiming, SequenceStart
 from rtp_core.kv.cache import SequenceBlocks
 
 SEED_MASK = 2**64 - 1
+
+
+class Ending(NamedTuple):
+    """Why a sequence ended; the stop token or the error, if that was it."""
+
+    reason: FinishReason
+    stop_token_id: int | None = None
+    error: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -16,7 +25,7 @@ class Sequence:
     """`num_computed` tokens have valid KV; it chases ``len(token_ids)``.
 
     `limit` is the length at which the sequence ends; `waiting_for` are conditions not yet
-    met; `drafts` are proposals for the next step.
+    met; `drafts` are proposals for the next step; `in_batch` sequences hold blocks.
     """
 
     sequence_id: str
@@ -28,23 +37,41 @@ class Sequence:
     limit: int
     stop_ids: frozenset[int]
     blocks: SequenceBlocks
+    waiting_for: set[str] = field(default_factory=set)
+    in_batch: bool = False
     num_computed: int = 0
     num_cached: int = 0
     drafts: Items[int] = ()
-    waiting_for: set[str] = field(default_factory=set)
     scheduled_s: float = 0.0
     first_token_s: float = 0.0
     preemptions: int = 0
 
     @property
-    def num_output(self) -> int:
-        """Tokens generated so far."""
-        return len(self.token_ids) - self.num_prompt
-
-    @property
     def decoding(self) -> bool:
-        """True when only the last token is left to compute."""
-        return len(self.token_ids) - self.num_computed == 1 and self.num_output > 0
+        """True when only the last token drawn is left to compute."""
+        length = len(self.token_ids)
+        return length - self.num_computed == 1 and length > self.num_prompt
+
+    def accept(self, drawn: tuple[int, ...]) -> tuple[tuple[int, ...], Ending | None]:
+        """Append `drawn` up to the token that ends the sequence; those tokens, and why.
+
+        A stop id counts after `min_tokens` others.
+        """
+        length = len(self.token_ids)
+        least = self.num_prompt + self.request.sampling.min_tokens
+        ending = None
+        for token in drawn:
+            length += 1
+            if token in self.stop_ids and length > least:
+                ending = Ending(FinishReason.STOP, token)
+                break
+            if length >= self.limit:
+                ending = Ending(FinishReason.LENGTH)
+                break
+        if ending is not None:
+            drawn = drawn[: length - len(self.token_ids)]
+        self.token_ids.extend(drawn)
+        return drawn, ending
 
     def queued(self) -> QueuedRequest:
         """What a policy may see."""

@@ -6,12 +6,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import index
 
 from rtp_core.api import Commit, Draft, DraftRow, Speculator
 
 log = logging.getLogger("rtp.speculation")
 MAX_BAD_DRAFTS = 8
-_NOTHING = ("", Draft())
+_NOTHING: tuple[str, Draft] = ("", Draft())
 
 
 @dataclass(slots=True)
@@ -100,21 +101,29 @@ class SpeculationController:
 
     def _check(self, name: str, draft: Draft, row: DraftRow) -> Draft:
         """Clamp to what fits; a malformed draft counts against its drafter."""
-        limit = min(self._max, row.max_tokens)
-        tokens = tuple(draft.token_ids[:limit])
-        parents = None if draft.parents is None else tuple(draft.parents[:limit])
-        ids_fit = all(isinstance(token, int) and 0 <= token < self._vocab_size for token in tokens)
-        tree_fits = parents is None or (
-            len(parents) == len(tokens)
-            and all(-1 <= parent < child for child, parent in enumerate(parents))
-        )
-        if ids_fit and tree_fits:
-            return Draft(tokens, parents)
-        self._bad[name] += 1
-        if self._bad[name] >= MAX_BAD_DRAFTS and name in self._speculators:
-            self._drop(name, ValueError(f"{self._bad[name]} malformed drafts"))
-        return Draft()
+        try:
+            return _well_formed(draft, min(self._max, row.max_tokens), self._vocab_size)
+        except Exception as error:  # noqa: BLE001 (a drafter may return anything)
+            self._bad[name] += 1
+            if self._bad[name] >= MAX_BAD_DRAFTS and name in self._speculators:
+                self._drop(name, error)
+            return Draft()
 
     def _drop(self, name: str, error: Exception) -> None:
         self._speculators.pop(name, None)
         self._on_error(name, error)
+
+
+def _well_formed(draft: Draft, limit: int, vocab_size: int) -> Draft:
+    """The first `limit` tokens as plain integers. Raises whatever is wrong with the draft."""
+    tokens = tuple(index(token) for token in draft.token_ids[:limit])
+    if not all(0 <= token < vocab_size for token in tokens):
+        raise ValueError(f"malformed draft: ids must lie in 0 … {vocab_size - 1}")
+    if draft.parents is None:
+        return Draft(tokens)
+    parents = tuple(index(parent) for parent in draft.parents[:limit])
+    if len(parents) != len(tokens):
+        raise ValueError(f"malformed draft: {len(parents)} parents for {len(tokens)} tokens")
+    if not all(-1 <= parent < child for child, parent in enumerate(parents)):
+        raise ValueError("malformed draft: a parent comes before its child, -1 for none")
+    return Draft(tokens, parents)

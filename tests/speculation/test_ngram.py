@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtp_core.api import Commit, Draft, DraftRow, SpeculatorNeeds
-from rtp_core.speculation.controller import MAX_BAD_DRAFTS, SpeculationController
+from rtp_core.api import DraftRow
+from rtp_core.errors import ConfigError
 from rtp_core.speculation.ngram import NgramSpeculator
+from rtp_core.speculation.plugin import SpeculationOptions, rtp_speculators
 
 
 def brute_force(tokens, min_n, max_n, count):
@@ -42,62 +43,27 @@ def test_release_forgets_the_sequence():
     assert not draft.token_ids
 
 
-class Fixed:
-    """Always the same draft, or an exception."""
-
-    def __init__(self, draft):
-        self.needs = SpeculatorNeeds(4)
-        self.draft = draft
-        self.seen = []
-
-    def propose(self, rows):
-        if isinstance(self.draft, Exception):
-            raise self.draft
-        return [self.draft for _ in rows]
-
-    def observe(self, commits):
-        self.seen.extend(commits)
-
-    def release(self, sequence_id):
-        pass
+def test_the_newest_occurrence_of_the_longest_suffix_is_copied():
+    speculator = NgramSpeculator(1, 3, 4)
+    (draft,) = speculator.propose([DraftRow("a", [1, 2, 7, 1, 2, 8, 5, 2, 9, 1, 2], 3)])
+    assert list(draft.token_ids) == [8, 5, 2]
+    assert draft.parents is None
 
 
-def controller(*drafts, vocab=10):
-    errors = []
-    speculators = [(f"s{i}", Fixed(draft)) for i, draft in enumerate(drafts)]
-    made = SpeculationController(speculators, 3, vocab, lambda name, error: errors.append(name))
-    return made, errors
+def test_sequences_do_not_learn_from_each_other():
+    speculator = NgramSpeculator(2, 4, 5)
+    drafts = speculator.propose([DraftRow("a", [1, 2, 3, 1, 2], 5), DraftRow("b", [9, 1, 2], 5)])
+    assert [list(draft.token_ids) for draft in drafts] == [[3, 1, 2], []]
 
 
-def test_first_that_drafts_wins_and_lengths_are_clamped():
-    made, _ = controller(Draft(), Draft((1, 2, 3, 4, 5)))
-    rows = [DraftRow("a", [1], 8), DraftRow("b", [1], 2)]
-    assert made.propose(rows) == [("s1", Draft((1, 2, 3))), ("s1", Draft((1, 2)))]
+def test_a_draft_is_no_longer_than_its_row_has_room():
+    speculator = NgramSpeculator(2, 4, 5)
+    (draft,) = speculator.propose([DraftRow("a", [1, 2, 3, 4, 5, 1, 2], 2)])
+    assert list(draft.token_ids) == [3, 4]
 
 
-def test_a_raising_drafter_is_dropped_once_and_others_go_on():
-    made, errors = controller(ValueError("boom"), Draft((1,)))
-    for _ in range(3):
-        assert made.propose([DraftRow("a", [1], 4)]) == [("s1", Draft((1,)))]
-    assert errors == ["s0"]
-
-
-@pytest.mark.parametrize(
-    "bad", [Draft((99,)), Draft((-1,)), Draft((1, 2), (0, 0)), Draft((1, 2), (-1,))]
-)
-def test_malformed_drafts_are_ignored_then_the_drafter_dropped(bad):
-    made, errors = controller(bad)
-    for _ in range(MAX_BAD_DRAFTS):
-        assert made.active
-        assert made.propose([DraftRow("a", [1], 4)]) == [("", Draft())]
-    assert errors == ["s0"]
-    assert not made.active
-
-
-def test_accepted_tokens_are_counted_by_method():
-    made, _ = controller(Draft((1, 2)))
-    made.propose([DraftRow("a", [1], 4)])
-    made.observe([Commit("a", (1, 5), 2, 1), Commit("b", (5,), 0, 0)])
-    stats = made.stats
-    assert (stats.drafts, stats.draft_tokens, stats.accepted_tokens) == (1, 2, 1)
-    assert stats.method_tokens == {"s0": 1}
+@pytest.mark.parametrize(("least", "most"), [(0, 4), (3, 2), (1, 17)])
+def test_lengths_out_of_bounds_are_refused_by_name(least, most):
+    (offer,) = rtp_speculators()
+    with pytest.raises(ConfigError, match=r"core\.speculation.*out of bounds.*ngram_min <="):
+        offer.build(None, SpeculationOptions(least, most))

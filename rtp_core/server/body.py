@@ -1,0 +1,89 @@
+"""From bytes to a typed body; every refusal names the field."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from rtp_core.errors import RequestError
+from rtp_core.server.schema.refused import IGNORED, REFUSED
+
+Body = TypeVar("Body", bound=msgspec.Struct)
+
+_PLACE = re.compile(r" - at `(?:key in )?\$(?P<path>[^`]*)`(?: in `\$(?P<outer>[^`]*)`)?\Z")
+_FIELD = re.compile(r"(?:unknown|required) field `(?P<name>.*)`", re.DOTALL)
+
+
+def parse(body: bytes, kind: type[Body]) -> Body:
+    """The body as `kind`. Raises RequestError (400) for anything else than its fields.
+
+    JSON as in RFC 8259: no NaN or Infinity, no lone surrogates. A field that is null counts
+    as absent.
+    """
+    fields = _object(body)
+    known = {name: fields[name] for name in _known_fields(fields, kind)}
+    try:
+        return msgspec.convert(known, kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error)) from None
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        fields = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise RequestError(
+            None, "the body is not valid JSON in UTF-8", code="invalid_json"
+        ) from None
+    except RecursionError:
+        raise RequestError(None, "the body is nested too deeply", code="invalid_json") from None
+    if not isinstance(fields, dict):
+        raise RequestError(None, "the body must be a JSON object")
+    return fields
+
+
+def _not_json(message: str) -> RequestError:
+    return RequestError(None, message, code="invalid_json")
+
+
+def _known_fields(fields: dict[str, Any], kind: type[msgspec.Struct]) -> list[str]:
+    """Names to convert; ignored fields and nulls are dropped, others raise."""
+    names = kind.__struct_fields__
+    known: list[str] = []
+    for name, value in fields.items():
+        if name in names:
+            if value is not None:
+                known.append(name)
+        elif name in REFUSED:
+            if value is not None:
+                raise RequestError(name, f"{name}: {REFUSED[name]}", code="unsupported_parameter")
+        elif name not in IGNORED:
+            raise unknown_field(name, names)
+    return known
+
+
+def unknown_field(name: str, known: tuple[str, ...]) -> RequestError:
+    """A refusal that names the nearest known field."""
+    near = difflib.get_close_matches(name[:64], known, n=1)
+    hint = f"did you mean {near[0]}?" if near else "see /openapi.json for the fields"
+    return RequestError(name, "unknown field", code="unknown_parameter", remedy=hint)
+
+
+def _refusal(message: str) -> RequestError:
+    """msgspec's message without the client's values; `param` is the path without ``$.``."""
+    place = _PLACE.search(message)
+    path = "" if place is None else place["outer"] or place["path"]
+    text = message if place is None else message[: place.start()]
+    field = _FIELD.search(text)
+    if field is not None:
+        path = f"{path}.{field['name']}"
+        text = "unknown field" if "unknown" in text else "the field is required"
+    elif text.startswith("Invalid"):
+        text = "not one of the values allowed"
+    param = path.replace("[...]", "").lstrip(".")
+    if not param:
+        return RequestError(None, text)
+    return RequestError(param, f"{param}: {text}")

@@ -1,0 +1,53 @@
+"""A validated conversation on its way to the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rtp_core.api import Request, SamplingParams
+from rtp_core.server.accounting import Account
+from rtp_core.server.chat_answer import ChatRenderer
+from rtp_core.server.exchange import Call
+from rtp_core.server.prompts import ChatOptions
+from rtp_core.server.rendering import Telling
+from rtp_core.server.requests import engine_request, kept
+from rtp_core.server.sampling import within_context
+from rtp_core.server.schema.chat import ChatBody
+from rtp_core.server.service import Service
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPlan:
+    """A validated conversation."""
+
+    body: ChatBody
+    model: str
+    sampling: SamplingParams
+    messages: list[dict[str, Any]]
+    options: ChatOptions
+
+    @property
+    def stream(self) -> bool:
+        """As plan.Plan."""
+        return bool(self.body.stream)
+
+    @property
+    def places(self) -> int:
+        """As plan.Plan."""
+        return self.sampling.n
+
+    async def requests(self, call: Call, service: Service) -> list[Request]:
+        """One request, from the rendered conversation."""
+        ids = kept(await service.room.encode_chat(self.messages, self.options), self.body)
+        sampling = within_context(self.sampling, len(ids), service.info, "messages", None)
+        return [engine_request(self.body, call, ids, sampling)]
+
+    def renderer(
+        self, requests: Sequence[Request], service: Service, account: Account
+    ) -> ChatRenderer:
+        """As plan.Plan."""
+        return ChatRenderer(
+            Telling("chatcmpl", self.model, self.body, requests, service.room.tokenizer, account)
+        )

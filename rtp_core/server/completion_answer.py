@@ -1,0 +1,98 @@
+"""Text completions, whole and in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rtp_core.api import TokenLogprob
+from rtp_core.server.generation import Piece
+from rtp_core.server.plan import Outcome
+from rtp_core.server.rendering import Telling
+
+KIND = "text_completion"
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRenderer:
+    """`echoes` has the text of each prompt that is to stand before its completions, or is empty.
+
+    `_offsets` is where the next token's text of each choice begins, for log-probabilities.
+    """
+
+    telling: Telling
+    echoes: Sequence[str]
+    _offsets: dict[int, int] = field(default_factory=dict)
+
+    def opening(self) -> list[dict[str, Any]]:
+        """The prompts, if they are echoed."""
+        if not self.echoes:
+            return []
+        return [
+            self._chunk(choice, self._echo(choice)) for choice in range(self.telling.num_choices)
+        ]
+
+    def events(self, piece: Piece) -> list[dict[str, Any]]:
+        """One chunk, unless the piece holds nothing to show."""
+        delta = piece.delta
+        extra = self._extra(piece.choice, delta.token_ids, delta.logprobs)
+        if not (delta.text or extra or delta.finish_reason):
+            return []
+        return [
+            self._chunk(
+                piece.choice,
+                delta.text,
+                **extra,
+                finish_reason=delta.finish_reason,
+                stop_reason=delta.stop_reason,
+            )
+        ]
+
+    def closing(self) -> list[dict[str, Any]]:
+        """The usage of the request, if it was asked for."""
+        return self.telling.last_chunks(KIND)
+
+    def whole(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """An answer with the choices of all prompts."""
+        return {
+            **self.telling.head(KIND),
+            "choices": [self._choice(outcome) for outcome in outcomes],
+            "usage": self.telling.account.usage(),
+        }
+
+    def _chunk(self, choice: int, text: str, **more: Any) -> dict[str, Any]:
+        fields = {"index": choice, "text": text, "logprobs": None, "finish_reason": None}
+        return self.telling.chunk(KIND, {**fields, **more})
+
+    def _choice(self, outcome: Outcome) -> dict[str, Any]:
+        choice = outcome.choice
+        fields: dict[str, Any] = {
+            "index": choice,
+            "text": self._echo(choice) + outcome.text,
+            "logprobs": None,
+            "finish_reason": outcome.finish_reason,
+            "stop_reason": outcome.stop_reason,
+            **self._extra(choice, outcome.token_ids, outcome.logprobs),
+        }
+        if self.telling.wants_token_ids:
+            prompt = self.telling.requests[self.telling.prompt_of(choice)]
+            fields["prompt_token_ids"] = prompt.prompt_token_ids
+        return fields
+
+    def _echo(self, choice: int) -> str:
+        return self.echoes[self.telling.prompt_of(choice)] if self.echoes else ""
+
+    def _extra(
+        self, choice: int, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob] | None
+    ) -> dict[str, Any]:
+        """Fields about tokens; empty when none were asked for or none came."""
+        telling = self.telling
+        extra: dict[str, Any] = {}
+        if logprobs and telling.wants_logprobs:
+            offset = self._offsets.get(choice, len(self._echo(choice)))
+            extra["logprobs"] = telling.names.completion_entries(logprobs, offset)
+            self._offsets[choice] = offset + telling.names.length(logprobs)
+        if token_ids and telling.wants_token_ids:
+            extra["token_ids"] = token_ids
+        return extra

@@ -1,0 +1,168 @@
+"""The engine's work for one HTTP request: all prompts, all choices, as one series of pieces.
+
+One task a prompt follows the backend and hands pieces over through a short queue. When the
+client is slow the queue is full, the tasks wait, and the backend merges what comes meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from rtp_core.api import FinishReason, Request, TokenEvent
+from rtp_core.engine.contract import AsyncBackend
+from rtp_core.errors import RequestError, RtpError
+from rtp_core.server.accounting import Account
+from rtp_core.server.errors import as_request_error, internal_error, unavailable
+from rtp_core.text.output import TextAssembler, TextDelta
+from rtp_core.text.tokenizer import Tokenizer
+
+log = logging.getLogger("rtp.server")
+
+QUEUE_PIECES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """New output of one choice; choices of prompt p are numbered from p * n."""
+
+    choice: int
+    delta: TextDelta
+
+
+class Generation:
+    """Runs until every choice has ended, one failed, or `close`."""
+
+    def __init__(
+        self,
+        backend: AsyncBackend,
+        tokenizer: Tokenizer,
+        requests: Sequence[Request],
+        account: Account,
+    ) -> None:
+        self.account = account
+        self.requests = requests
+        self._backend = backend
+        self._tokenizer = tokenizer
+        self._queue: asyncio.Queue[Piece] = asyncio.Queue(QUEUE_PIECES)
+        self._failure: RequestError | None = None
+        self._num_open = sum(request.sampling.n for request in requests)
+        self._news = asyncio.Event()
+        self._tasks = [
+            asyncio.create_task(self._run(index, request)) for index, request in enumerate(requests)
+        ]
+
+    @property
+    def num_open(self) -> int:
+        """Choices that have not ended."""
+        return self._num_open
+
+    @property
+    def finished(self) -> bool:
+        """True when every choice has ended and every piece was taken."""
+        return self._num_open == 0 and self._queue.empty()
+
+    async def settle(self, grace_s: float) -> None:
+        """Wait for the first piece, at most `grace_s`. Raises what the engine refuses by then."""
+        await self._wait(grace_s)
+        if self._failure is not None:
+            raise self._failure
+
+    async def take(self, patience_s: float | None = None) -> list[Piece]:
+        """All pieces there are; empty after `patience_s` without one (None: wait for ever).
+
+        Raises RequestError when the request failed; pieces before the failure come first.
+        """
+        await self._wait(patience_s)
+        pieces: list[Piece] = []
+        while not self._queue.empty():
+            pieces.append(self._queue.get_nowait())
+        if not pieces and self._failure is not None:
+            raise self._failure
+        return pieces
+
+    def fail(self, error: RequestError) -> None:
+        """End every choice with `error`."""
+        if self._failure is None and self._num_open:
+            self._failure = error
+            for task in self._tasks:
+                task.cancel()
+            self._news.set()
+
+    async def close(self) -> None:
+        """Abort what still runs and wait until the backend knows."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _wait(self, patience_s: float | None) -> None:
+        if self._failure is not None or not self._queue.empty() or self._num_open == 0:
+            return
+        self._news.clear()
+        try:
+            async with asyncio.timeout(patience_s):
+                await self._news.wait()
+        except TimeoutError:
+            return
+
+    async def _run(self, index: int, request: Request) -> None:
+        try:
+            await self._follow(index, request)
+        except RtpError as error:
+            self.fail(as_request_error(error))
+        except Exception:
+            log.exception("generation_failed id=%s", self.account.call.request_id)
+            self.fail(internal_error())
+
+    async def _follow(self, index: int, request: Request) -> None:
+        first = index * request.sampling.n
+        assemblers = {
+            choice: TextAssembler(self._tokenizer, request.sampling, request.prompt_token_ids)
+            for choice in range(request.sampling.n)
+        }
+        begun = False
+        async with aclosing(self._backend.generate(request)) as events:
+            async for event in events:
+                if event.choice not in assemblers:
+                    continue  # its text had ended before the engine knew
+                delta = self._read(assemblers[event.choice], event, request)
+                if not begun:
+                    begun = True
+                    self.account.started(request, event.num_cached_tokens)
+                await self._hand_over(Piece(first + event.choice, delta), event)
+                if delta.finish_reason is None:
+                    continue
+                del assemblers[event.choice]
+                if not assemblers:
+                    return
+                if event.finish_reason is None:
+                    await self._backend.abort(request.request_id, event.choice)
+        raise RequestError(None, "the engine ended the request early", status=500)
+
+    def _read(self, assembler: TextAssembler, event: TokenEvent, request: Request) -> TextDelta:
+        """The event's text; raises when the engine gave the choice up.
+
+        The model's own end token is no `stop_reason`; a stop string or id of the client is.
+        """
+        if event.finish_reason is FinishReason.ERROR:
+            raise RequestError(None, event.error or "the engine failed", status=500)
+        if event.finish_reason is FinishReason.ABORT:
+            raise unavailable("aborted", "the request was ended by the server")
+        delta = assembler.feed(event)
+        stop = delta.stop_reason
+        if isinstance(stop, int) and stop not in request.sampling.stop_token_ids:
+            return replace(delta, stop_reason=None)
+        return delta
+
+    async def _hand_over(self, piece: Piece, event: TokenEvent) -> None:
+        delta = piece.delta
+        self.account.tokens(piece.choice, len(delta.token_ids))
+        if delta.finish_reason is not None:
+            self.account.ended(piece.choice, delta.finish_reason, event.timing)
+        await self._queue.put(piece)
+        if delta.finish_reason is not None:
+            self._num_open -= 1
+        self._news.set()

@@ -1,0 +1,66 @@
+"""The socket the server listens on, and what its address means."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import socket
+
+from rtp_core.config.schema import ServerConfig
+from rtp_core.errors import ConfigError
+
+log = logging.getLogger("rtp.server")
+
+BACKLOG = 2048
+
+
+def bind(config: ServerConfig) -> socket.socket:
+    """A listening socket. Raises ConfigError naming the setting that is wrong."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise ConfigError("server.host", f"{config.host!r} is no address: {error}") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            "server.port",
+            f"cannot listen on {config.host} port {config.port}: {error.strerror}",
+            remedy="choose another port with --port, or stop what uses this one",
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def warn_if_open(config: ServerConfig) -> None:
+    """A server that other machines reach should ask for a key."""
+    if not config.api_keys and not is_loopback(config.host):
+        log.warning(
+            "open_server host=%s: anyone who reaches it may use it; set server.api_keys",
+            config.host,
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """True for addresses that only this machine reaches."""
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def url(listener: socket.socket) -> str:
+    """The address of a listening socket for a browser."""
+    host, port = listener.getsockname()[:2]
+    address = ipaddress.ip_address(host)
+    if address.is_unspecified:
+        address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
+    return f"http://[{address}]:{port}" if address.version == 6 else f"http://{address}:{port}"

@@ -1,0 +1,160 @@
+"""From a plan to an answer: the one way every generating endpoint takes.
+
+An endpoint contributes a `Plan` (what is asked) and a `Renderer` (how it is told); admission,
+tokenization, streaming, failure and accounting are the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rtp_core.api import FinishReason, Request, TokenLogprob
+from rtp_core.errors import RtpError
+from rtp_core.server import sse
+from rtp_core.server.accounting import Account
+from rtp_core.server.errors import CLIENT_CLOSED, as_request_error, error_object
+from rtp_core.server.exchange import Answer, Call, EventStream, Reply
+from rtp_core.server.generation import Generation, Piece
+from rtp_core.server.service import Service
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Everything one choice produced."""
+
+    choice: int
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+
+    def add(self, piece: Piece) -> None:
+        """Append a piece."""
+        delta = piece.delta
+        self.text += delta.text
+        self.token_ids.extend(delta.token_ids)
+        self.logprobs.extend(delta.logprobs or ())
+        if delta.finish_reason is not None:
+            self.finish_reason = delta.finish_reason
+            self.stop_reason = delta.stop_reason
+
+
+class Renderer(Protocol):
+    """Objects of one endpoint's vocabulary, for one request."""
+
+    def opening(self) -> list[dict[str, Any]]:
+        """Events before the first token."""
+        ...
+
+    def events(self, piece: Piece) -> list[dict[str, Any]]:
+        """Events for a piece; none if it holds nothing a client can see yet."""
+        ...
+
+    def closing(self) -> list[dict[str, Any]]:
+        """Events after the last choice ended."""
+        ...
+
+    def whole(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """The answer when it is not streamed."""
+        ...
+
+
+class Plan(Protocol):
+    """A validated request. `places` is how many choices it will run."""
+
+    @property
+    def stream(self) -> bool:
+        """True for server-sent events."""
+        ...
+
+    @property
+    def places(self) -> int:
+        """Choices of all prompts."""
+        ...
+
+    async def requests(self, call: Call, service: Service) -> list[Request]:
+        """Tokenize; raises RequestError when a prompt does not fit."""
+        ...
+
+    def renderer(self, requests: Sequence[Request], service: Service, account: Account) -> Renderer:
+        """Who tells the result."""
+        ...
+
+
+async def answer(plan: Plan, call: Call, service: Service) -> Answer:
+    """Run a plan. Refusals come as exceptions before anything is sent."""
+    account = service.traffic.account(call, plan.places)
+    try:
+        requests = await plan.requests(call, service)
+    except BaseException as error:
+        account.close(status_of(error), plan.places)
+        raise
+    call.drop_body()
+    generation = service.traffic.generate(requests, account, service.room.tokenizer)
+    run = Run(service, generation)
+    renderer = plan.renderer(requests, service, account)
+    try:
+        if plan.stream:
+            await run.generation.settle(service.limits.refusal_grace_s)
+            return EventStream(run.frames(renderer), run.close)
+        outcomes = await run.outcomes()
+    except BaseException as error:
+        await run.close(status_of(error))
+        raise
+    await run.close(200)
+    return Reply.json(renderer.whole(outcomes))
+
+
+class Run:
+    """A generation being answered, and the status it will be booked under."""
+
+    def __init__(self, service: Service, generation: Generation) -> None:
+        self.generation = generation
+        self._service = service
+        self._status = CLIENT_CLOSED
+
+    async def outcomes(self) -> list[Outcome]:
+        """Wait for all choices."""
+        generation = self.generation
+        outcomes = [Outcome(choice) for choice in range(generation.num_open)]
+        while not generation.finished:
+            for piece in await generation.take():
+                outcomes[piece.choice].add(piece)
+        return outcomes
+
+    async def frames(self, renderer: Renderer) -> AsyncGenerator[bytes, None]:
+        """The stream's bytes; a failure becomes its last event but ``[DONE]``."""
+        keep_alive_s = self._service.config.server.keep_alive_s or None
+        try:
+            yield sse.events(renderer.opening())
+            while not self.generation.finished:
+                pieces = await self.generation.take(keep_alive_s)
+                events = [event for piece in pieces for event in renderer.events(piece)]
+                if events:
+                    yield sse.events(events)
+                elif not pieces:
+                    yield sse.KEEP_ALIVE
+            yield sse.events(renderer.closing())
+            self._status = 200
+        except RtpError as error:
+            known = as_request_error(error)
+            self._status = known.status
+            yield sse.events([error_object(known)])
+        yield sse.DONE
+
+    async def close(self, status: int | None = None) -> None:
+        """Abort what runs and make the entries; the first call counts."""
+        try:
+            await self._service.traffic.finish(self.generation)
+        finally:
+            self.generation.account.close(status or self._status, self.generation.num_open)
+
+
+def status_of(error: BaseException) -> int:
+    """The status a failed request is booked under."""
+    if isinstance(error, RtpError):
+        return as_request_error(error).status
+    return 500 if isinstance(error, Exception) else CLIENT_CLOSED

@@ -1,0 +1,31 @@
+"""The engine's request for one prompt of a body."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+from rtp_core.api import Request, SamplingParams
+from rtp_core.server.exchange import Call
+from rtp_core.server.schema.fields import GenerationBody
+
+
+def kept(token_ids: Sequence[int], body: GenerationBody) -> Sequence[int]:
+    """The last `truncate_prompt_tokens` of a prompt, or all of it."""
+    most = body.truncate_prompt_tokens
+    return token_ids if most is None else token_ids[-most:]
+
+
+def engine_request(
+    body: GenerationBody, call: Call, token_ids: Sequence[int], sampling: SamplingParams
+) -> Request:
+    """Ids in the engine are unique whatever clients send, so that none can block another's."""
+    return Request(
+        request_id=f"{call.request_id}.{uuid.uuid4().hex[:12]}",
+        prompt_token_ids=tuple(token_ids),
+        sampling=sampling,
+        arrival_time_s=call.arrival_s,
+        priority=body.priority or 0,
+        tenant=call.tenant,
+        cache_salt=body.cache_salt or "",
+    )

@@ -1,0 +1,1 @@
+"""Bodies that clients send: types, bounds and the fields known but refused."""

@@ -1,0 +1,52 @@
+"""Fields that are known and not honoured: ignored ones, and refused ones with the reason."""
+
+from __future__ import annotations
+
+IGNORED = frozenset(
+    {
+        "user",
+        "metadata",
+        "store",
+        "service_tier",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "verbosity",
+        "moderation",
+    }
+)
+"""Sent by client libraries and gateways; without meaning for one model on one server."""
+
+_TOOLS = "tool calls are not available on this server yet"
+_GUIDED = "was removed; use structured_outputs, once this server offers it"
+
+REFUSED = {
+    "parallel_tool_calls": _TOOLS,
+    "functions": "is deprecated, and tool calls are not available on this server yet",
+    "function_call": "is deprecated, and tool calls are not available on this server yet",
+    "structured_outputs": "structured output is not available on this server yet",
+    "allowed_token_ids": "is not available on this server yet; use logit_bias",
+    "bad_words": "is not available on this server yet; use logit_bias",
+    "prompt_logprobs": "log-probabilities of the prompt are not available on this server yet",
+    "audio": "this server generates text only",
+    "web_search_options": "this server does not search the web",
+    "prediction": "is not supported; speculation is configured on the server",
+    "chat_template": "templates are set on the server only (model.chat_template)",
+    "use_beam_search": "beam search is not supported; use n",
+    "length_penalty": "beam search is not supported",
+    "early_stopping": "beam search is not supported",
+    "logits_processors": "client code is not run on the server; use logit_bias",
+    "prompt_embeds": "embeddings from clients are refused; send text or token ids",
+    "vllm_xargs": "is not supported; every option has its own field",
+    "kv_transfer_params": "is for engines among themselves",
+    "suffix": "filling in the middle needs a template this model does not have",
+    "documents": "retrieval is not supported; put the text into messages",
+    "guided_json": _GUIDED,
+    "guided_regex": _GUIDED,
+    "guided_choice": _GUIDED,
+    "guided_grammar": _GUIDED,
+    "guided_json_object": _GUIDED,
+    "guided_decoding_backend": _GUIDED,
+    "guided_whitespace_pattern": _GUIDED,
+}

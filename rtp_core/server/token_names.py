@@ -1,0 +1,73 @@
+"""How tokens are spelled in log-probabilities: text, raw bytes, or ``token_id:N``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+from rtp_core.api import TokenLogprob
+from rtp_core.text.tokenizer import Tokenizer
+
+LOWEST_LOGPROB = -9999.0
+"""Stands for minus infinity, which JSON cannot say."""
+
+
+class TokenNames:
+    """Spells tokens for one request; `as_ids` replaces texts by ``token_id:N``."""
+
+    def __init__(self, tokenizer: Tokenizer, *, as_ids: bool) -> None:
+        self._tokenizer = tokenizer
+        self._as_ids = as_ids
+
+    def name(self, token_id: int) -> str:
+        """The token as a string."""
+        return by_id(token_id) if self._as_ids else self._tokenizer.token_text(token_id)
+
+    def chat_entry(self, one: TokenLogprob) -> dict[str, Any]:
+        """An element of chat's ``logprobs.content``."""
+        top = [self._scored(token_id, logprob) for token_id, logprob in one.top]
+        return {**self._scored(one.token_id, one.logprob), "top_logprobs": top}
+
+    def top_by_name(self, one: TokenLogprob) -> dict[str, float]:
+        """Completions' mapping: the best tokens and the one drawn, by name.
+
+        Parts of characters share the text U+FFFD; from the second on they go by id.
+        """
+        named: dict[str, float] = {}
+        for token_id, logprob in {one.token_id: one.logprob, **dict(one.top)}.items():
+            name = self.name(token_id)
+            named[by_id(token_id) if name in named else name] = finite(logprob)
+        return named
+
+    def completion_entries(self, logprobs: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
+        """Completions' four parallel lists; `offset` is where the first token's text begins."""
+        lengths = [len(self._tokenizer.token_text(one.token_id)) for one in logprobs]
+        offsets = list(accumulate(lengths, initial=offset))[:-1]
+        return {
+            "tokens": [self.name(one.token_id) for one in logprobs],
+            "token_logprobs": [finite(one.logprob) for one in logprobs],
+            "top_logprobs": [self.top_by_name(one) for one in logprobs],
+            "text_offset": offsets,
+        }
+
+    def length(self, logprobs: Sequence[TokenLogprob]) -> int:
+        """Characters of these tokens' texts."""
+        return sum(len(self._tokenizer.token_text(one.token_id)) for one in logprobs)
+
+    def _scored(self, token_id: int, logprob: float) -> dict[str, Any]:
+        return {
+            "token": self.name(token_id),
+            "logprob": finite(logprob),
+            "bytes": list(self._tokenizer.token_bytes(token_id)),
+        }
+
+
+def by_id(token_id: int) -> str:
+    """vLLM's spelling of a token that has no text of its own."""
+    return f"token_id:{token_id}"
+
+
+def finite(logprob: float) -> float:
+    """`logprob`, or the lowest value that stands for minus infinity."""
+    return max(logprob, LOWEST_LOGPROB)
