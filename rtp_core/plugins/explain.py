@@ -56,18 +56,11 @@ def _selected(resolution: Resolution) -> Iterator[Feature]:
         yield Feature(role, name, owner.name, owner.version, True, want.reason)
 
 
-def _core(config: EngineConfig) -> Iterator[Feature]:
+def _core(config: EngineConfig, weights: tuple[str, str]) -> Iterator[Feature]:
     """What the core does itself, by settings."""
-    dtype, caching = config.model.dtype, config.kv.prefix_caching
-    auto = dtype == "auto"
-    yield Feature(
-        "weights",
-        "bfloat16" if auto else dtype,
-        None,
-        None,
-        True,
-        "auto: bfloat16, half the memory of float32" if auto else "configured: model.dtype",
-    )
+    form, reason = weights
+    yield Feature("weights", form, None, None, True, reason)
+    caching = config.kv.prefix_caching
     yield Feature("prefix_caching", None, None, None, caching, why(config, "kv.prefix_caching"))
 
 
