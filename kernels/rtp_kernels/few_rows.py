@@ -109,7 +109,7 @@ def _seconds(calls: Sequence[Callable[[], Any]]) -> float:
     return best
 
 
-def prepare(
+def pack_for_few_rows(
     parameters: Mapping[str, torch.Tensor | LinearWeight], dtype: str
 ) -> dict[str, torch.Tensor | FewRowsLinear]:
     """Pack every weight that kept its codes; row bounds are measured, one a shape and width."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from rtp_core.api import WeightPlan
 from rtp_core.errors import ConfigError
 from rtp_core.loading.codes import coded_parameters
+from rtp_kernels.few_rows import usable
+
+log = logging.getLogger("rtp.engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +46,17 @@ def weight_form(setting: str, dtype: str, plan: WeightPlan) -> WeightForm:
     widths = " and ".join(f"int{bits}" for bits in sorted(set(kept.values())))
     reason = "auto: steps with few rows read the file's own codes, nothing is rounded again"
     return WeightForm(f"{dtype} + {widths}", reason, True)
+
+
+def can_keep_codes(form: WeightForm) -> bool:
+    """Whether this machine multiplies codes; tried once.
+
+    Raises ConfigError when it does not and codes were asked for by name.
+    """
+    reason = usable()
+    if reason is None:
+        return True
+    if form.bits is not None:
+        raise ConfigError("model.cpu_weights", reason, remedy="use model.cpu_weights = auto")
+    log.warning("codes_not_kept reason=%r", reason)
+    return False

@@ -43,9 +43,10 @@ def round_to_codes(
     made = dict(parameters)
     for one in plan.parameters:
         weight = made[one.name]
-        if one.linear and isinstance(weight, torch.Tensor) and one.shape[1] % GROUP == 0:
-            codes = quantize(weight, 8 if one.shard is Shard.VOCABULARY else bits)
-            made[one.name] = LinearWeight(weight.copy_(codes.dense()), codes)
+        if isinstance(weight, LinearWeight) or not one.linear or one.shape[1] % GROUP:
+            continue
+        codes = quantize(weight, 8 if one.shard is Shard.VOCABULARY else bits)
+        made[one.name] = LinearWeight(weight.copy_(codes.dense()), codes)
     return made
 
 

@@ -54,8 +54,7 @@ class TensorSink:
             names = ", ".join(sorted({name for name, _ in self._waiting})[:10])
             raise WeightLoadError(f"the loader left out {names}")
         coded = {
-            name: LinearWeight(self._parameters[name], codes)
-            for name, codes in self._codes.items()
+            name: LinearWeight(self._parameters[name], codes) for name, codes in self._codes.items()
         }
         return {**self._parameters, **coded}
 

@@ -38,10 +38,13 @@ class Feature:
 
 
 def explain(
-    config: EngineConfig, resolution: Resolution, manifests: Sequence[Manifest]
+    config: EngineConfig,
+    resolution: Resolution,
+    manifests: Sequence[Manifest],
+    weights: tuple[str, str],
 ) -> tuple[Feature, ...]:
-    """Features that are on, then those that are off."""
-    return (*_selected(resolution), *_core(config), *_off(resolution, manifests))
+    """Features that are on, then those that are off. `weights`: their form, and why."""
+    return (*_selected(resolution), *_core(config, weights), *_off(resolution, manifests))
 
 
 def to_json(features: Sequence[Feature]) -> list[dict[str, Any]]:
