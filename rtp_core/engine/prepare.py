@@ -7,26 +7,25 @@ from dataclasses import dataclass
 
 from rtp_core.api import (
     BuildContext,
-    EngineLimits,
     KVStore,
     ModelFamily,
     ModelSpec,
     Role,
+    WeightPlan,
 )
 from rtp_core.config.environment import cache_dir
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.capacity import CacheBudget, available_bytes, plan_cache
-from rtp_core.engine.model_facts import architecture_name, run_dtype
+from rtp_core.engine.cpu_weights import WeightForm, weight_form
+from rtp_core.engine.model_facts import architecture_name, engine_limits, run_dtype
 from rtp_core.engine.services import MeasuredCosts, MonotonicClock
-from rtp_core.errors import ConfigError
 from rtp_core.loading.checkpoint import Checkpoint, open_checkpoint
 from rtp_core.loading.demo import resolve_model
+from rtp_core.loading.plan import plan_weights
 from rtp_core.plugins.discover import discover
 from rtp_core.plugins.host import PluginHost
 from rtp_core.plugins.resolve import Resolution, resolve
 from rtp_core.plugins.wants import wants
-
-CPU_BLOCK_SIZE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,8 @@ class Prepared:
     store: KVStore
     budget: CacheBudget
     context: BuildContext
+    plan: WeightPlan
+    weights: WeightForm
 
 
 def prepare(config: EngineConfig, device: str = "cpu") -> Prepared:
@@ -61,7 +62,7 @@ def prepare(config: EngineConfig, device: str = "cpu") -> Prepared:
     context = BuildContext(
         device,
         dtype,
-        _limits(config, config.model.max_model_len or 0),
+        engine_limits(config, config.model.max_model_len or 0),
         MonotonicClock(),
         MeasuredCosts(),
         tensors=checkpoint.tensors,
@@ -69,20 +70,15 @@ def prepare(config: EngineConfig, device: str = "cpu") -> Prepared:
     (family_name,) = resolution.names(Role.MODEL)
     family: ModelFamily = host.build(Role.MODEL, family_name, context)
     spec = _describe(family, checkpoint, config, dtype)
-    limits = _limits(config, spec.max_model_len)
+    limits = engine_limits(config, spec.max_model_len)
+    plan = plan_weights(family.weights(spec), checkpoint)
+    weights = weight_form(config.model.cpu_weights, dtype, plan)
+    spec = dataclasses.replace(spec, fingerprint=f"{checkpoint.content_id}:{weights.name}")
     context = dataclasses.replace(context, limits=limits, model=spec)
     store: KVStore = host.build(Role.KV_STORE, config.kv.store, context)
     budget = plan_cache(config, spec, store, limits, available_bytes())
-    return Prepared(config, checkpoint, host, resolution, spec, family, store, budget, context)
-
-
-def _limits(config: EngineConfig, max_model_len: int) -> EngineLimits:
-    return EngineLimits(
-        max_model_len=max_model_len,
-        max_num_seqs=config.scheduling.max_num_seqs,
-        max_num_batched_tokens=config.scheduling.max_num_batched_tokens,
-        block_size=config.kv.block_size or CPU_BLOCK_SIZE,
-        max_draft_tokens=config.speculation.max_draft_tokens if config.speculation.methods else 0,
+    return Prepared(
+        config, checkpoint, host, resolution, spec, family, store, budget, context, plan, weights
     )
 
 
@@ -90,8 +86,7 @@ def _describe(
     family: ModelFamily, checkpoint: Checkpoint, config: EngineConfig, dtype: str
 ) -> ModelSpec:
     """The family's description, with the context length that the configuration asks for."""
-    fingerprint = f"{checkpoint.content_id}:{dtype}"
-    spec = family.spec(checkpoint.config, dtype, fingerprint)
+    spec = family.spec(checkpoint.config, dtype, checkpoint.content_id)
     longest = spec.max_model_len
     wanted = config.model.max_model_len or longest
     if wanted > longest:
