@@ -24,6 +24,18 @@ def architecture_name(checkpoint: Checkpoint) -> str:
     return architectures[0]
 
 
+def context_length(config: EngineConfig, longest: int) -> int:
+    """Tokens a text may have; ConfigError if the setting is beyond the model's `longest`."""
+    wanted = config.model.max_model_len or longest
+    if wanted > longest:
+        raise ConfigError(
+            "model.max_model_len",
+            f"{wanted} is more than the {longest} positions the model can be served with",
+            remedy=f"use at most {longest}",
+        )
+    return wanted
+
+
 def engine_limits(config: EngineConfig, max_model_len: int) -> EngineLimits:
     """Bounds from settings, for texts of at most `max_model_len` tokens."""
     return EngineLimits(

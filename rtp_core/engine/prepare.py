@@ -17,7 +17,12 @@ from rtp_core.config.environment import cache_dir
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.capacity import CacheBudget, available_bytes, plan_cache
 from rtp_core.engine.cpu_weights import WeightForm, weight_form
-from rtp_core.engine.model_facts import architecture_name, engine_limits, run_dtype
+from rtp_core.engine.model_facts import (
+    architecture_name,
+    context_length,
+    engine_limits,
+    run_dtype,
+)
 from rtp_core.engine.services import MeasuredCosts, MonotonicClock
 from rtp_core.loading.checkpoint import Checkpoint, open_checkpoint
 from rtp_core.loading.demo import resolve_model
@@ -87,12 +92,4 @@ def _describe(
 ) -> ModelSpec:
     """The family's description, with the context length that the configuration asks for."""
     spec = family.spec(checkpoint.config, dtype, checkpoint.content_id)
-    longest = spec.max_model_len
-    wanted = config.model.max_model_len or longest
-    if wanted > longest:
-        raise ConfigError(
-            "model.max_model_len",
-            f"{wanted} is more than the {longest} positions the model can be served with",
-            remedy=f"use at most {longest}",
-        )
-    return dataclasses.replace(spec, max_model_len=wanted)
+    return dataclasses.replace(spec, max_model_len=context_length(config, spec.max_model_len))

@@ -27,8 +27,15 @@ SHAPE = {
     "eos_token_id": None,
     "pad_token_id": None,
 }
-GPT2 = {"vocab_size": VOCAB, "n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 128,
-        "bos_token_id": None, "eos_token_id": None}
+GPT2 = {
+    "vocab_size": VOCAB,
+    "n_embd": 48,
+    "n_layer": 3,
+    "n_head": 4,
+    "n_positions": 128,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
 EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 SERVED: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3": ("Phi3ForCausalLM", {}),
@@ -98,7 +105,7 @@ def greedy(model: transformers.PreTrainedModel, ids: list[int], count: int) -> l
         torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
         do_sample=False, max_new_tokens=count, pad_token_id=0,
     )  # fmt: skip
-    return done[0, len(ids):].tolist()
+    return done[0, len(ids) :].tolist()
 
 
 def logprobs(model: transformers.PreTrainedModel, ids: list[int]) -> torch.Tensor:
