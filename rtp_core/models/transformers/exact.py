@@ -9,7 +9,7 @@ stay as they are.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,11 +25,15 @@ def make_exact(model: PreTrainedModel) -> None:
 
     for module in model.modules():
         if type(module) is torch.nn.Linear:
-            module.forward = partial(_linear, module.weight, module.bias)
+            _replace(module, module.weight)
         elif type(module) is Conv1D:
             rows = module.weight.t().contiguous()
             module.weight = torch.nn.Parameter(rows.t(), requires_grad=False)
-            module.forward = partial(_linear, rows, module.bias)
+            _replace(module, rows)
+
+
+def _replace(module: Any, weight: torch.Tensor) -> None:
+    module.forward = partial(_linear, weight, module.bias)
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:

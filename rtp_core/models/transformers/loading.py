@@ -7,7 +7,7 @@ example). Nothing may be missing or left over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
 from types import ModuleType
@@ -71,18 +71,28 @@ def filled_model(
                 state_dict=dict(parameters),
                 dtype=getattr(torch, dtype),
                 attn_implementation=NAME,
+                ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise WeightLoadError(f"transformers cannot take the tensors: {error}") from error
-    for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if names := sorted(map(str, report[fault])):
-            more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    for fault in ("missing", "unexpected", "mismatched"):
+        if found := report[f"{fault}_keys"]:
             raise WeightLoadError(
-                f"{fault.removesuffix('_keys')}: {', '.join(names[:_MOST_NAMES])}{more}",
+                f"{fault}: {_some(found)}",
                 remedy="the checkpoint is incomplete or config.json belongs to another model",
             )
     return model.requires_grad_(False)
+
+
+def _some(found: Collection[Any]) -> str:
+    """Names, or (name, shape in the file, shape in the model)."""
+    texts = sorted(
+        one if isinstance(one, str) else f"{one[0]} {list(one[1])} instead of {list(one[2])}"
+        for one in found
+    )
+    more = f" and {len(texts) - _MOST_NAMES} more" if len(texts) > _MOST_NAMES else ""
+    return ", ".join(texts[:_MOST_NAMES]) + more
 
 
 @contextmanager

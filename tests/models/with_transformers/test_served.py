@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).parent))
 import zoo
 
@@ -18,8 +17,9 @@ from rtp_core.config.read import load_config
 from rtp_core.engine.prepare import prepare
 
 NUM_TOKENS = 17
-BLOCKS = 7
-"""Less than the requests together need and more than the longest: some are preempted."""
+BLOCKS = {"phi3_window": 4}
+"""7 if not here. Less than the requests together need and more than the longest, which may
+drop blocks out of its windows' sight: some are preempted."""
 
 
 def prompts() -> list[list[int]]:
@@ -55,7 +55,7 @@ def sampling(**changes) -> SamplingParams:
 def test_tokens_and_logits_equal_hugging_face(saved, name):
     model, directory = saved(name)
     settings = {
-        "kv": cache_of(directory, BLOCKS),
+        "kv": cache_of(directory, BLOCKS.get(name, 7)),
         "scheduling": {"max_num_batched_tokens": 7},
     }
     with LLM(model=str(directory), dtype="float32", **settings) as llm:
