@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ def _speculator(host: PluginHost, name: str, context: BuildContext) -> Speculato
 
 def _load(
     prepared: Prepared, loader: WeightLoader, progress: Progress | None
-) -> tuple[dict[str, Any], LoadStats]:
+) -> tuple[Mapping[str, Any], LoadStats]:
     plan, form = prepared.plan, prepared.weights
     done = 0
 
