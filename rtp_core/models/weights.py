@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from dataclasses import replace
 
 from rtp_core.api import ExpertsSpec, ModelSpec, ParameterSpec, Shard, WeightRule, WeightTable
 
@@ -43,11 +44,13 @@ class TableBuilder:
         """The parameter `name`, last added, may also come as one checkpoint tensor."""
         self._alternatives.append(WeightRule(source, name, 0, self._parameters[-1].shape[0]))
 
-    def table(self) -> WeightTable:
-        """The finished table."""
-        return WeightTable(
-            tuple(self._parameters), tuple(self._rules), IGNORED, tuple(self._alternatives)
+    def table(self, others: Container[str]) -> WeightTable:
+        """The finished table; `others` are matrices that no linear operation reads."""
+        parameters = tuple(
+            replace(one, linear=len(one.shape) == 2 and one.name not in others)
+            for one in self._parameters
         )
+        return WeightTable(parameters, tuple(self._rules), IGNORED, tuple(self._alternatives))
 
 
 def decoder_table(spec: ModelSpec) -> WeightTable:
@@ -61,6 +64,7 @@ class DecoderTable:
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
         self._builder = TableBuilder(spec.dtype)
+        self._others = set() if spec.tied_head else {"embed"}
 
     def build(self) -> WeightTable:
         """The whole table."""
@@ -78,7 +82,7 @@ class DecoderTable:
         self._norm("norm", "model.norm.weight", spec.hidden_size)
         if not spec.tied_head:
             builder.add("head", table, "lm_head.weight", Shard.VOCABULARY)
-        return builder.table()
+        return builder.table(self._others)
 
     def _norm(self, name: str, source: str, width: int) -> None:
         """Offsets are added in float32, so the weight stays in it."""
@@ -142,3 +146,4 @@ class DecoderTable:
         down = [(f"{there}experts.{number}.down_proj.weight", hidden) for number in numbers]
         builder.fuse(here + "expert_down", (width,), down, Shard.EXPERTS)
         builder.or_whole(here + "expert_down", there + "experts.down_proj")
+        self._others |= {here + name for name in ("router", "expert_gate_up", "expert_down")}

@@ -1,1 +1,1 @@
-"""Fakes and conformance suites for plugin authors."""
+"""For plugin authors: fakes, conformance suites and the `--rtp-plugin` option of pytest."""

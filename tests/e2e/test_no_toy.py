@@ -65,7 +65,7 @@ def test_a_poisoned_shared_block_changes_both_readers(engine):
     for name, tail in zip(names, ((1, 2, 3), (7, 8, 9)), strict=True):
         engine.submit(request(name, shared + tail))
     engine.step()
-    tables = [one.blocks.tables[0] for one in engine._scheduler._running.values()]
+    tables = [one.blocks.tables[0] for one in engine._scheduler._batch]
     assert tables[0][:3] == tables[1][:3]
     keys, values = engine._memory.planes(1)
     begin = tables[0][1] * 16
@@ -81,13 +81,13 @@ def test_two_tenants_never_share_a_block(engine):
     for tenant in ("a", "b"):
         engine.submit(request(tenant, shared, tenant))
     engine.step()
-    tables = [set(one.blocks.tables[0]) for one in engine._scheduler._running.values()]
+    tables = [set(one.blocks.tables[0]) for one in engine._scheduler._batch]
     assert not tables[0] & tables[1]
     tokens = run(engine)
     assert tokens["a"] == tokens["b"]
     engine.submit(request("again", shared, "b"))
     engine.step()
-    (again,) = engine._scheduler._running.values()
+    (again,) = engine._scheduler._batch
     assert set(again.blocks.tables[0]) & tables[1]
     assert not set(again.blocks.tables[0]) & tables[0]
 

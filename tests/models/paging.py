@@ -47,6 +47,7 @@ class Harness:
             rows = slice(rule.row_offset, rule.row_offset + rule.num_rows)
             into = parameters[rule.destination][rows]
             into.copy_(state[rule.source].reshape(into.shape))
+        self.parameters = parameters
         self.memory = Planes(self.spec, num_blocks)
         self.model = family.build(self.spec, parameters, ParallelContext(), resolver("cpu", dtype))
         self.attention = TorchAttention("cpu").bind(self.spec, self.memory, BLOCK)

@@ -117,6 +117,36 @@ def test_both_spellings_mean_the_same():
     assert read_rope(flat(old), HEAD_DIM, LONGEST) == read_rope(new, HEAD_DIM, LONGEST)
 
 
+@pytest.mark.parametrize("missing", ["factor", "low_freq_factor", "high_freq_factor"])
+def test_llama3_needs_its_factors(missing):
+    values = {key: value for key, value in KINDS["llama 3.1"].items() if key != missing}
+    with pytest.raises(ModelError, match=missing):
+        read_rope({"rope_scaling": values}, HEAD_DIM, LONGEST)
+
+
+def test_null_is_as_good_as_nothing():
+    config = {"rope_theta": 5e5, "rope_scaling": None, "rope_parameters": {"rope_theta": None}}
+    expected = read_rope({"rope_theta": 5e5}, HEAD_DIM, LONGEST)
+    assert read_rope(config, HEAD_DIM, LONGEST) == expected
+    assert expected.theta == 5e5
+
+
+@pytest.mark.parametrize("section", [None, "rope_parameters"])
+def test_part_of_a_head_rotates(section):
+    share = {"partial_rotary_factor": 0.5}
+    rope = read_rope({section: share} if section else share, HEAD_DIM, LONGEST)
+    assert rope.rotary_dim == 32
+    assert len(inverse_frequencies(rope)) == 16
+
+
+@pytest.mark.parametrize("kind", ["longrope", "spiral", ["x"], 3])
+@pytest.mark.parametrize("key", ["rope_type", "type"])
+@pytest.mark.parametrize("section", ["rope_scaling", "rope_parameters"])
+def test_an_unknown_kind_is_never_the_default_in_silence(section, key, kind):
+    with pytest.raises(ModelError, match=r"rope_type .* is not supported.*default, linear"):
+        read_rope({section: {key: kind, "factor": 2.0}}, HEAD_DIM, LONGEST)
+
+
 def test_no_rotation_has_no_frequencies():
     assert inverse_frequencies(None).shape == (0,)
 
@@ -124,9 +154,6 @@ def test_no_rotation_has_no_frequencies():
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"rope_type": "spiral"}, "rope_type 'spiral' is not supported"),
-        ({"rope_type": "longrope", "factor": 4.0}, "longrope"),
-        ({"rope_type": ["yarn"]}, "rope_type"),
         ({"rope_type": "linear"}, "factor is None"),
         ({"rope_type": "linear", "factor": 0.5}, "factor is 0.5, expected a number from 1"),
         ({"rope_type": "linear", "factor": "8"}, "factor is '8'"),

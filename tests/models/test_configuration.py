@@ -21,6 +21,14 @@ PLAIN = {
     "vocab_size": 99,
     "max_position_embeddings": 512,
 }
+SHORT = {
+    "num_hidden_layers": 2,
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 96,
+    "vocab_size": 100,
+}
 GEMMA3 = {**PLAIN, "sliding_window": 8, "sliding_window_pattern": 3}
 EXPERTS = {**PLAIN, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -82,6 +90,65 @@ def windows_of(spec):
 def test_a_configuration_that_cannot_be_honoured_is_refused_by_key(name, changes, words):
     with pytest.raises(ModelError, match=words):
         spec_of(name, PLAIN, **changes)
+
+
+class TestLlama:
+    """A Llama configuration is understood in every spelling, or refused by key."""
+
+    def spec(self, dtype="float32", **changes):
+        return family_of("LlamaForCausalLM").spec({**SHORT, **changes}, dtype, "print")
+
+    def test_a_short_configuration_gets_the_defaults_of_hugging_face(self):
+        found = self.spec()
+        assert (found.head_dim, found.num_kv_heads, found.max_model_len) == (16, 2, 2048)
+        assert (found.norm_eps, found.rope.theta, found.rope.rotary_dim) == (1e-6, 10000.0, 16)
+        assert not any((found.tied_head, found.attention_bias, found.mlp_bias))
+        assert self.spec(num_key_value_heads=None).num_kv_heads == 4
+
+    def test_head_dim_need_not_be_hidden_size_by_heads(self):
+        assert self.spec(head_dim=128).head_dim == 128
+        assert self.spec(head_dim=None).head_dim == 16
+
+    def test_one_group_of_all_layers_in_the_run_dtype(self):
+        (group,) = self.spec("bfloat16").kv_groups
+        assert group.layers == (0, 1)
+        assert {(one.num_heads, one.head_dim, one.dtype) for one in group.planes} == {
+            (2, 16, "bfloat16")
+        }
+        assert group.sliding_window is None
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            *((key, None) for key in SHORT if key != "num_key_value_heads"),
+            *((key, value) for key in SHORT for value in (0, -1, 2.0, "8", [8], True, 2**40)),
+            ("num_key_value_heads", 3),
+            ("num_key_value_heads", 8),
+            ("head_dim", 15),
+            ("head_dim", "16"),
+            ("hidden_act", "gelu"),
+            ("hidden_act", ["silu"]),
+            ("sliding_window", 4096),
+            ("quantization_config", {"quant_method": "awq"}),
+            ("max_position_embeddings", "long"),
+            ("rms_norm_eps", 0),
+            ("rms_norm_eps", "small"),
+            ("rope_theta", -1.0),
+            ("rope_theta", 10**400),
+            ("rope_scaling", ["llama3"]),
+            ("rope_parameters", {"full_attention": {"rope_type": "default"}}),
+        ],
+    )
+    def test_what_cannot_be_honoured_is_named(self, key, value):
+        with pytest.raises(ModelError, match=key):
+            self.spec(**{key: value})
+
+    def test_a_window_that_is_switched_off_is_no_window(self):
+        assert (
+            self.spec(sliding_window=4096, use_sliding_window=False).kv_groups[0].sliding_window
+            is None
+        )
+        assert self.spec(sliding_window=None).kv_groups[0].sliding_window is None
 
 
 class TestDefaults:

@@ -1,0 +1,1 @@
+"""Skeletons of plugins, written by ``rtp plugins new``."""

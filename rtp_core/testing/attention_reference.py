@@ -1,0 +1,70 @@
+"""Attention by its definition, over whole sequences and without any paging.
+
+float64 throughout. A query sees a key iff the key's token precedes or is its own in the
+row's order (in a tree: is its ancestor) and lies inside the window. Rotary embedding is the
+half-split form: with d = rotary_dim, pair (x_i, x_{i+d/2}) turns by position * theta^(-2i/d).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from rtp_core.api import ModelSpec
+
+
+def attend(
+    qkv: torch.Tensor,
+    positions: Sequence[int],
+    visible: torch.Tensor,
+    spec: ModelSpec,
+) -> torch.Tensor:
+    """qkv [tokens, (heads + 2 * kv_heads) * dim] of a whole sequence, not rotated.
+
+    visible [new, tokens] bool for the last `new` tokens; answers [new, heads * dim] float64.
+    """
+    heads, kv_heads, dim = spec.num_heads, spec.num_kv_heads, spec.head_dim
+    split = qkv.double().view(len(qkv), heads + 2 * kv_heads, dim)
+    turned = rotate(split[:, : heads + kv_heads], positions, spec)
+    num_new = len(visible)
+    queries = turned[-num_new:, :heads]
+    keys = turned[:, heads:].repeat_interleave(heads // kv_heads, dim=1)
+    values = split[:, heads + kv_heads :].repeat_interleave(heads // kv_heads, dim=1)
+    scores = torch.einsum("qhd,khd->hqk", queries, keys) * dim**-0.5
+    weights = scores.masked_fill(~visible, float("-inf")).softmax(dim=-1)
+    return torch.einsum("hqk,khd->qhd", weights, values).flatten(1)
+
+
+def rotate(x: torch.Tensor, positions: Sequence[int], spec: ModelSpec) -> torch.Tensor:
+    """[tokens, heads, dim], each token turned by its position; default rotary only."""
+    size = spec.rope.rotary_dim
+    exponents = torch.arange(0, size, 2, dtype=torch.float64) / size
+    angles = torch.tensor(positions, dtype=torch.float64)[:, None] * spec.rope.theta**-exponents
+    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
+    first, second, rest = x[..., : size // 2], x[..., size // 2 : size], x[..., size:]
+    return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
+
+
+def causal(num_tokens: int, num_new: int, window: int | None = None) -> torch.Tensor:
+    """[new, tokens] bool: itself and what came before, at most `window` tokens of it."""
+    queries = torch.arange(num_tokens - num_new, num_tokens)[:, None]
+    keys = torch.arange(num_tokens)[None]
+    mask = keys <= queries
+    return mask if window is None else mask & (queries - keys < window)
+
+
+def ancestors(parents: Sequence[int], num_past: int) -> tuple[torch.Tensor, list[int]]:
+    """[drafts, past + drafts] bool and each draft's depth below the last known token (>= 1).
+
+    `parents[i]` is an earlier draft, or -1 for the last known token.
+    """
+    mask = torch.zeros(len(parents), num_past + len(parents), dtype=torch.bool)
+    mask[:, :num_past] = True
+    depths: list[int] = []
+    for index, parent in enumerate(parents):
+        if parent >= 0:
+            mask[index] |= mask[parent]
+        mask[index, num_past + index] = True
+        depths.append(1 if parent < 0 else depths[parent] + 1)
+    return mask, depths
