@@ -1,10 +1,10 @@
 """Rotary, write to the pages, attention over the pages: the definition.
 
 qkv [tokens, (heads + 2 * kv_heads) * head_dim] -> [tokens, heads * head_dim]. Keys are
-normalised (if `q_norm`, `k_norm` are given) and rotated before they are stored. Softmax in
-float32. Heads that are ready (q, k, v) may stand in for qkv: then nothing is normalised or rotated.
-A key is visible iff it precedes or equals the query in its row's order (or is its
-ancestor in a tree) and lies inside the window.
+normalised (if `norms` are given) and rotated before they are stored; heads (q, k, v) that are
+ready may stand in for qkv, and neither happens. Softmax in float32. A key is visible iff it
+precedes or equals the query in its row's order (or is its ancestor in a tree) and lies inside
+the window.
 
 `lse` float32 [tokens, heads], if given, receives log(sum(exp(score))) of every query and head:
 what `merge_attention` needs to join results over disjoint sets of keys.
@@ -19,18 +19,19 @@ import torch
 from rtp_kernels.norm_linear.reference import rms_norm
 from rtp_kernels.paged_attention.plan import AttentionPlan, Geometry, RowKeys, all_rows
 from rtp_kernels.paged_attention.rotary import rotate
+from rtp_kernels.soft_cap.reference import soft_cap
 
 
 def visible(keys: RowKeys, window: int | None, device: torch.device) -> torch.Tensor:
-    """[num_new, num_keys] bool mask of a row."""
+    """[num_new, num_keys] bool mask of a row. In a tree, distance counts from ancestor to child."""
     past = keys.num_keys - keys.num_new
-    queries = torch.arange(past, keys.num_keys, device=device)[:, None]
-    columns = torch.arange(keys.num_keys, device=device)[None]
-    mask = columns <= queries
+    positions = torch.arange(keys.num_keys, device=device)
+    mask = positions <= positions[past:, None]
     if keys.tree is not None:
         mask[:, past:] = keys.tree
+        positions[past:] = past - 1 + keys.tree.sum(dim=1)
     if window is not None:
-        mask &= queries - columns < window
+        mask &= positions[past:, None] - positions < window
     return mask
 
 
@@ -43,6 +44,7 @@ def split_heads(
     plan: AttentionPlan,
     geometry: Geometry,
     norms: tuple[torch.Tensor, torch.Tensor, float] | None,
+    normalize: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor] = rms_norm,
 ) -> Heads:
     """Rotated q and k, plain v; heads that are ready pass through."""
     if not isinstance(qkv, torch.Tensor):
@@ -52,8 +54,8 @@ def split_heads(
     turned = split[:, : heads + kv_heads]
     if norms is not None:
         q_norm, k_norm, eps = norms
-        q = rms_norm(turned[:, :heads], q_norm, eps)
-        k = rms_norm(turned[:, heads:], k_norm, eps)
+        q = normalize(turned[:, :heads], q_norm, eps)
+        k = normalize(turned[:, heads:], k_norm, eps)
         turned = torch.cat((q, k), dim=1)
     turned = rotate(turned, plan.cos, plan.sin)
     return turned[:, :heads], turned[:, heads:], split[:, heads + kv_heads :]
@@ -89,6 +91,8 @@ def paged_attention(
         at = slice(keys.begin, keys.begin + keys.num_new)
         key, value = (_keys(plane, keys, geometry) for plane in planes)
         scores = torch.einsum("qhd,hkd->hqk", q[at].float(), key) * geometry.scale
+        if geometry.softcap is not None:
+            scores = soft_cap(scores, geometry.softcap)
         scores.masked_fill_(~visible(keys, geometry.window, q.device), float("-inf"))
         if lse is not None:
             lse[at] = torch.logsumexp(scores, dim=-1).T

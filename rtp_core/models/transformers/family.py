@@ -107,6 +107,7 @@ def _describe(seen: Survey, config: PretrainedConfig, dtype: str, fingerprint: s
         dtype=dtype,
         fingerprint=fingerprint,
         kv_groups=_groups(seen.layers, dtype),
+        layer_ropes=(None,) * len(seen.layers),
         num_parameters=seen.num_parameters,
     )
 

@@ -30,9 +30,7 @@ REFUSED = {
     "diffllama": ("DiffLlamaForCausalLM", {}, "ran 32 times in 16 layers"),
     "codegen": ("CodeGenForCausalLM", {}, "masks itself"),
     "phi3": ("Phi3Model", {}, "no causal language model"),
-    "qwen2": (
-        "Qwen2ForSequenceClassification", {}, "no causal language model",
-    ),
+    "olmo": ("OlmoForSequenceClassification", {}, "no causal language model"),
     "olmo2": (
         "Olmo2ForCausalLM", {"quantization_config": {"quant_method": "awq"}}, "quantized",
     ),

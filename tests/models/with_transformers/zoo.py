@@ -53,7 +53,7 @@ SERVED: dict[str, tuple[str, dict[str, Any]]] = {
                 "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}),
     "starcoder2": ("Starcoder2ForCausalLM", {}),
     "opt": ("OPTForCausalLM", {"ffn_dim": 64, "word_embed_proj_dim": 48}),
-    "gemma2": ("Gemma2ForCausalLM", {"sliding_window": 9, "head_dim": 16,
+    "vaultgemma": ("VaultGemmaForCausalLM", {"sliding_window": 9, "head_dim": 16,
                "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}),
     "mixtral": ("MixtralForCausalLM", EXPERTS),
     "deepseek_v3": ("DeepseekV3ForCausalLM", {"n_routed_experts": 4, "n_group": 2,
