@@ -68,7 +68,7 @@ def _refuse_unexpected(
 
 def _check_tensor(tensor: TensorInfo, rule: WeightRule, parameter: ParameterSpec) -> None:
     wanted = (rule.num_rows, *parameter.shape[1:])
-    shape = tensor.shape
+    shape = tensor.shape or (1,)  # a scalar is one row
     if len(shape) == 3 and len(wanted) == 2:  # matrices stacked in one tensor
         shape = (shape[0] * shape[1], shape[2])
     if shape != wanted:

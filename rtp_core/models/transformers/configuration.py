@@ -12,6 +12,17 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 _ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention"})
+_CODE_KEYS = frozenset(
+    {
+        "_attn_implementation",
+        "_experts_implementation",
+        "attn_implementation",
+        "auto_map",
+        "experts_implementation",
+        "fusion_config",
+    }
+)
+"""Keys that choose code to run; a checkpoint has no say in that."""
 _ALIBI = frozenset({"bloom"})
 """Model types that always add ALiBi; others say so in a key."""
 
@@ -26,14 +37,14 @@ def read_configuration(
     kind = settings.get("model_type")
     if kind not in library.CONFIG_MAPPING:
         raise _unknown(library, settings, architecture)
-    values = {key: value for key, value in settings.items() if key != "auto_map"}
+    values = {key: value for key, value in settings.items() if key not in _CODE_KEYS}
     from huggingface_hub.errors import StrictDataclassError
 
     try:
         config = library.CONFIG_MAPPING[kind].from_dict(values)
+        reason = next(_reasons(config), None)
     except (AttributeError, LookupError, StrictDataclassError, TypeError, ValueError) as error:
         raise refusal(architecture, f"config.json is not valid: {error}", "mend it") from error
-    reason = next(_reasons(config), None)
     if reason is not None:
         raise refusal(architecture, reason)
     return config

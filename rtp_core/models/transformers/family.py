@@ -82,7 +82,8 @@ class TransformersFamily:
             raise ModelError("the model was not described before it was built")
         library = load_library(spec.architecture)
         config, model_class = self._chosen
-        model = filled_model(library, model_class, config, parameters, spec.dtype)
+        stored = {name: one.view(self._tensors[name].shape) for name, one in parameters.items()}
+        model = filled_model(library, model_class, config, stored, spec.dtype)
         if spec.dtype == "float32" and model.device.type == "cpu":
             make_exact(model)
         return TransformersModel(model, len(spec.kv_groups))

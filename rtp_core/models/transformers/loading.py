@@ -34,7 +34,7 @@ def verbatim_table(tensors: Mapping[str, TensorInfo], dtype: str) -> WeightTable
     """Every float tensor under its own name; others are buffers that a model makes itself.
 
     Large tensors come in the run dtype. Small ones keep the file's: transformers casts them,
-    or keeps in float32 what a model wants so.
+    or keeps in float32 what a model wants so. A scalar is declared as one row.
     """
     parameters: list[ParameterSpec] = []
     ignored: list[str] = []
@@ -42,12 +42,9 @@ def verbatim_table(tensors: Mapping[str, TensorInfo], dtype: str) -> WeightTable
         if tensor.dtype not in _FLOATS:
             ignored.append(name)
             continue
-        if not tensor.shape:
-            raise WeightLoadError("a scalar cannot be loaded", file=tensor.file, tensor=name)
-        small = torch.Size(tensor.shape).numel() <= _SMALL
-        parameters.append(
-            ParameterSpec(name, tensor.shape, _FLOATS[tensor.dtype] if small else dtype)
-        )
+        shape = tensor.shape or (1,)
+        small = torch.Size(shape).numel() <= _SMALL
+        parameters.append(ParameterSpec(name, shape, _FLOATS[tensor.dtype] if small else dtype))
     rules = [WeightRule(one.name, one.name, 0, one.shape[0]) for one in parameters]
     return WeightTable(tuple(parameters), tuple(rules), tuple(ignored))
 

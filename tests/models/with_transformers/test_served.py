@@ -49,7 +49,8 @@ def cache_of(directory: Path, num_blocks: int) -> dict:
 
 
 def sampling(**changes) -> SamplingParams:
-    return SamplingParams(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=True, **changes)
+    settings = {"temperature": 0.0, "max_tokens": NUM_TOKENS, "ignore_eos": True}
+    return SamplingParams(**{**settings, **changes})
 
 
 @pytest.mark.parametrize("name", zoo.SERVED)
@@ -94,6 +95,17 @@ def test_bfloat16_is_served(saved):
     expected = zoo.logprobs(model, prompts()[1])[-1]
     token, value = result.outputs[0].logprobs[0].top[0]
     assert value == pytest.approx(float(expected[token]), abs=0.3)
+
+
+def test_drafts_are_verified_through_transformers(saved):
+    """Speculation changes nothing but the number of steps."""
+    model, directory = saved("starcoder2")
+    ids = [7, 8, 9] * 6
+    settings = {"kv": {"memory": 2**22}, "speculation": {"methods": ["ngram"]}}
+    with LLM(model=str(directory), dtype="float32", **settings) as llm:
+        (result,) = llm.generate([ids], sampling(max_tokens=100))
+        assert llm.stats()["spec_accepted_tokens"] > 0
+    assert list(result.outputs[0].token_ids) == zoo.greedy(model, ids, 100)
 
 
 def test_two_engines_in_two_threads_keep_apart(saved):

@@ -55,6 +55,7 @@ SERVED: dict[str, tuple[str, dict[str, Any]]] = {
     "opt": ("OPTForCausalLM", {"ffn_dim": 64, "word_embed_proj_dim": 48}),
     "vaultgemma": ("VaultGemmaForCausalLM", {"sliding_window": 9, "head_dim": 16,
                "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}),
+    "apertus": ("ApertusForCausalLM", {}),
     "mixtral": ("MixtralForCausalLM", EXPERTS),
     "deepseek_v3": ("DeepseekV3ForCausalLM", {"n_routed_experts": 4, "n_group": 2,
                     "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
