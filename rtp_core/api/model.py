@@ -58,7 +58,7 @@ class ModelSpec:
     """What the rest of the engine needs to know of a model, read without weights.
 
     `fingerprint` hashes architecture, configuration and weight identity; it roots the
-    prefix-cache keys. `num_parameters` is 0 where the shape says it.
+    prefix-cache keys.
 
     Windows are a property of `kv_groups`. `layer_ropes`, if given, has one entry a layer
     and None where positions are not rotated; otherwise `rope` serves every layer.
@@ -96,7 +96,6 @@ class ModelSpec:
     post_norms: bool = False
     activation: Literal["silu", "gelu_tanh"] = "silu"
     experts: ExpertsSpec | None = None
-    num_parameters: int = 0
 
     def rope_of(self, layer: int) -> RopeSpec | None:
         """Rotary embedding of a layer; None when it has none."""

@@ -166,7 +166,11 @@ def _cache(prepared: Prepared, memory: KVMemory) -> KVCache:
         [memory.space(index) for index in range(len(prepared.spec.kv_groups))],
         BlockHasher(load_or_create_secret(Path(secret_file)), block_size),
         CacheSettings(
-            block_size, prepared.spec.fingerprint, config.prefix_caching, config.watermark
+            block_size,
+            prepared.spec.fingerprint,
+            config.prefix_caching,
+            config.watermark,
+            prepared.context.limits.max_num_batched_tokens,
         ),
     )
 

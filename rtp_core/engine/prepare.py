@@ -15,7 +15,7 @@ from rtp_core.api import (
 )
 from rtp_core.config.environment import cache_dir
 from rtp_core.config.schema import EngineConfig
-from rtp_core.engine.capacity import CacheBudget, available_bytes, plan_cache
+from rtp_core.engine.capacity import CacheBudget, available_bytes, plan_cache, weight_bytes
 from rtp_core.engine.cpu_weights import WeightForm, weight_form
 from rtp_core.engine.model_facts import (
     architecture_name,
@@ -81,7 +81,8 @@ def prepare(config: EngineConfig, device: str = "cpu") -> Prepared:
     spec = dataclasses.replace(spec, fingerprint=f"{checkpoint.content_id}:{weights.name}")
     context = dataclasses.replace(context, limits=limits, model=spec)
     store: KVStore = host.build(Role.KV_STORE, config.kv.store, context)
-    budget = plan_cache(config, spec, store, limits, available_bytes())
+    room = available_bytes() - weight_bytes(plan.parameters)
+    budget = plan_cache(config, spec.kv_groups, store, limits, room)
     return Prepared(
         config, checkpoint, host, resolution, spec, family, store, budget, context, plan, weights
     )

@@ -16,7 +16,7 @@ pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).parent))
 from small_models import WINDOW, random_ids, random_model
 
-NEW = 12
+NEW = 20
 GREEDY = SamplingParams(temperature=0.0, max_tokens=NEW, ignore_eos=True)
 PICKS = [
     ("LlamaForCausalLM", "llama3"),
@@ -39,7 +39,7 @@ def ids(results):
 
 def open_llm(path, dtype="float32", memory=2**25, **settings):
     kv = {"memory": memory, "block_size": 16, "watermark": 0.0}
-    return LLM(model=str(path), dtype=dtype, max_model_len=256, kv=kv, **settings)
+    return LLM(model=str(path), dtype=dtype, max_model_len=200, kv=kv, **settings)
 
 
 def greedy(model, prompt):
@@ -69,10 +69,11 @@ def test_greedy_tokens_equal_generate_however_they_are_run(architecture, case, s
         again = llm.generate(PROMPTS, GREEDY)
         assert ids(again) == expected
         assert again[-1].num_cached_tokens >= 64
-    small = {"max_num_batched_tokens": 40}
-    with open_llm(path, memory=24 * block_bytes(model.config), scheduling=small) as llm:
+    few = 16 * block_bytes(model.config)
+    with open_llm(path, memory=few, scheduling={"max_num_batched_tokens": 40}) as llm:
         assert ids(llm.generate(PROMPTS, GREEDY)) == expected
-        assert llm.stats()["preemptions"] > 0
+        keeps_everything = case != "window"  # windows alone need few blocks
+        assert bool(llm.stats()["preemptions"]) == keeps_everything
 
 
 def block_bytes(config):

@@ -51,6 +51,7 @@ def shapes(draw, hashers):
     windows = draw(st.sampled_from([(None,), (None,), (None, 5), (6,), (9, None), (None, 1)]))
     return Shape(
         num_blocks=draw(st.integers(4, 16)),
+        window_blocks=draw(st.one_of(st.none(), st.integers(3, 8))),
         windows=windows,
         prefix_caching=draw(st.sampled_from([True, True, True, False])),
         watermark=draw(st.sampled_from([0.0, 0.1, 0.3])),

@@ -109,7 +109,6 @@ def _describe(seen: Survey, config: PretrainedConfig, dtype: str, fingerprint: s
         fingerprint=fingerprint,
         kv_groups=_groups(seen.layers, dtype),
         layer_ropes=(None,) * len(seen.layers),
-        num_parameters=seen.num_parameters,
     )
 
 

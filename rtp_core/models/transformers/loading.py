@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 BUILDING = Lock()
 """transformers sets torch's default dtype while it builds: one model at a time."""
 
-_FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_FLOATS = {"F64": "float32", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _SMALL = 2**22
 _MOST_NAMES = 10
 

@@ -52,7 +52,6 @@ class Survey:
     layers: tuple[LayerView, ...]
     hidden_size: int
     vocab_size: int
-    num_parameters: int
 
 
 def survey(library: ModuleType, config: PretrainedConfig, model_class: type) -> Survey:
@@ -72,7 +71,7 @@ def survey(library: ModuleType, config: PretrainedConfig, model_class: type) -> 
     except _FAILURES as error:
         raise refusal(name, _explain(error)) from error
     layers = _checked(name, notes, config)
-    return Survey(name, layers, hidden.shape[-1], logits.shape[-1], model.num_parameters())
+    return Survey(name, layers, hidden.shape[-1], logits.shape[-1])
 
 
 def _run(model: PreTrainedModel, notes: _Notes) -> tuple[torch.Tensor, torch.Tensor]:
