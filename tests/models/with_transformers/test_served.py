@@ -44,8 +44,8 @@ def saved(tmp_path_factory):
 
 def cache_of(directory: Path, num_blocks: int) -> dict:
     prepared = prepare(load_config(overrides={"model": str(directory), "dtype": "float32"}))
-    budget = prepared.budget
-    return {"memory": num_blocks * (budget.num_bytes // budget.num_blocks[0])}
+    block_bytes = sum(prepared.store.block_bytes(one, 16) for one in prepared.spec.kv_groups)
+    return {"memory": num_blocks * block_bytes}
 
 
 def sampling(**changes) -> SamplingParams:
