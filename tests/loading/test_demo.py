@@ -280,3 +280,10 @@ def test_the_real_model_is_what_it_was(demo_model):
     assert checkpoint.config["vocab_size"] == 49152
     assert checkpoint.config["eos_token_id"] == [0, 2]
     assert len(checkpoint.tensors) == 272
+
+
+@pytest.mark.model
+def test_the_demo_model_brings_its_cards_sampling_defaults(demo_model):
+    checkpoint = open_checkpoint(demo_model)
+    assert checkpoint.generation_config["temperature"] == 0.2
+    assert checkpoint.generation_config["eos_token_id"] == [2, 0]
