@@ -66,7 +66,11 @@ def files(cache):
     return sorted(path.name for path in (cache / "demo").iterdir())
 
 
-COMPLETE = ["SmolLM2-135M-Instruct.Q4_1.gguf", "SmolLM2-135M-Instruct.Q4_1.sha256"]
+COMPLETE = [
+    "SmolLM2-135M-Instruct.Q4_1.gguf",
+    "SmolLM2-135M-Instruct.Q4_1.sha256",
+    "generation_config.json",
+]
 
 
 def test_the_model_is_fetched_and_unpacked(cache, index):
