@@ -11,22 +11,29 @@ from rtp_core.errors import ConfigError, ModelError
 from rtp_core.loading.checkpoint import Checkpoint
 
 CPU_BLOCK_SIZE = 16
+_DEFAULT_POSITIONS = 2048
 
 
 def architecture_name(checkpoint: Checkpoint) -> str:
     """The one Hugging Face architecture config.json names; ModelError otherwise."""
-    architectures = checkpoint.config.get("architectures") or []
-    if len(architectures) != 1:
-        raise ModelError(
-            f"config.json of {checkpoint.root} names {len(architectures)} architectures",
-            remedy='it needs "architectures": ["…ForCausalLM"]',
-        )
-    return architectures[0]
+    architectures = checkpoint.config.get("architectures")
+    match architectures:
+        case [str(name)]:
+            return name
+    raise ModelError(
+        f"config.json of {checkpoint.root}: architectures is {architectures!r:.80}",
+        remedy='it needs one name: "architectures": ["…ForCausalLM"]',
+    )
 
 
 def engine_limits(config: EngineConfig, checkpoint: Checkpoint) -> EngineLimits:
     """Bounds from settings and from what the model was made for; ConfigError beyond that."""
-    longest = int(checkpoint.config.get("max_position_embeddings") or 2048)
+    longest = checkpoint.config.get("max_position_embeddings", _DEFAULT_POSITIONS)
+    if not isinstance(longest, int) or longest < 1:
+        raise ModelError(
+            f"config.json of {checkpoint.root}: max_position_embeddings is {longest!r:.80}",
+            remedy="it needs a positive integer",
+        )
     wanted = config.model.max_model_len or longest
     if wanted > longest:
         raise ConfigError(
@@ -36,7 +43,8 @@ def engine_limits(config: EngineConfig, checkpoint: Checkpoint) -> EngineLimits:
         )
     return EngineLimits(
         max_model_len=wanted,
-        max_num_seqs=config.scheduling.max_num_seqs,
+        # More running sequences than tokens in a step would only wait for one another.
+        max_num_seqs=min(config.scheduling.max_num_seqs, config.scheduling.max_num_batched_tokens),
         max_num_batched_tokens=config.scheduling.max_num_batched_tokens,
         block_size=config.kv.block_size or CPU_BLOCK_SIZE,
         max_draft_tokens=config.speculation.max_draft_tokens if config.speculation.methods else 0,
