@@ -48,18 +48,21 @@ def plan_cache(
     groups: Sequence[KVGroup],
     store: KVStore,
     limits: EngineLimits,
-    room: int,
+    free_bytes: int,
+    weights_bytes: int,
 ) -> CacheBudget:
-    """Blocks for the cache out of `room` bytes that the weights leave free.
+    """Blocks for the cache out of what the weights leave of the free memory.
 
     Raises CapacityError when one full-length request cannot fit.
     """
+    room = free_bytes - weights_bytes
     demands = [_demand(group, groups, store, limits) for group in groups]
     longest_bytes = sum(one.longest * one.block_bytes for one in demands)
     wanted, reason = _wanted_bytes(config.kv.memory, longest_bytes, room)
     if wanted > room:
         raise CapacityError(
-            f"the KV cache wants {_mib(wanted)}, but the weights leave {_mib(room)} of memory",
+            f"the KV cache wants {_mib(wanted)} and the weights {_mib(weights_bytes)}, but only "
+            f"{_mib(free_bytes)} of memory are available",
             remedy=f"lower --max-model-len (now {limits.max_model_len}) or kv.memory",
         )
     num_blocks = _share(wanted, demands)

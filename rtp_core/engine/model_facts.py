@@ -15,13 +15,14 @@ CPU_BLOCK_SIZE = 16
 
 def architecture_name(checkpoint: Checkpoint) -> str:
     """The one Hugging Face architecture config.json names; ModelError otherwise."""
-    architectures = checkpoint.config.get("architectures") or []
-    if len(architectures) != 1:
-        raise ModelError(
-            f"config.json of {checkpoint.root} names {len(architectures)} architectures",
-            remedy='it needs "architectures": ["…ForCausalLM"]',
-        )
-    return architectures[0]
+    architectures = checkpoint.config.get("architectures")
+    match architectures:
+        case [str(name)]:
+            return name
+    raise ModelError(
+        f"config.json of {checkpoint.root}: architectures is {architectures!r:.80}",
+        remedy='it needs one name: "architectures": ["…ForCausalLM"]',
+    )
 
 
 def context_length(config: EngineConfig, longest: int) -> int:
@@ -40,7 +41,8 @@ def engine_limits(config: EngineConfig, max_model_len: int) -> EngineLimits:
     """Bounds from settings, for texts of at most `max_model_len` tokens."""
     return EngineLimits(
         max_model_len=max_model_len,
-        max_num_seqs=config.scheduling.max_num_seqs,
+        # More running sequences than tokens in a step would only wait for one another.
+        max_num_seqs=min(config.scheduling.max_num_seqs, config.scheduling.max_num_batched_tokens),
         max_num_batched_tokens=config.scheduling.max_num_batched_tokens,
         block_size=config.kv.block_size or CPU_BLOCK_SIZE,
         max_draft_tokens=config.speculation.max_draft_tokens if config.speculation.methods else 0,

@@ -81,8 +81,8 @@ def prepare(config: EngineConfig, device: str = "cpu") -> Prepared:
     spec = dataclasses.replace(spec, fingerprint=f"{checkpoint.content_id}:{weights.name}")
     context = dataclasses.replace(context, limits=limits, model=spec)
     store: KVStore = host.build(Role.KV_STORE, config.kv.store, context)
-    room = available_bytes() - weight_bytes(plan.parameters)
-    budget = plan_cache(config, spec.kv_groups, store, limits, room)
+    needed = weight_bytes(plan.parameters)
+    budget = plan_cache(config, spec.kv_groups, store, limits, available_bytes(), needed)
     return Prepared(
         config, checkpoint, host, resolution, spec, family, store, budget, context, plan, weights
     )

@@ -18,9 +18,9 @@ from rtp_core.kv.prefix_index import Published
 class SequenceBlocks:
     """What one sequence holds: a block table a group, and the prefixes of its full blocks.
 
-    `capacity` tokens have a block in every group. `num_published` blocks have been offered to the index;
-    `num_dropped[g]` leading blocks of a window group are out of sight and given back (their
-    entries repeat a block that is held).
+    `capacity` tokens have a block in every group. `num_published` blocks have been offered to
+    the index; `num_dropped[g]` leading blocks of a window group are out of sight and given back
+    (their entries repeat a block that is held).
     """
 
     root: Prefix

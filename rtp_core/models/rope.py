@@ -36,7 +36,7 @@ def rope_from(values: Mapping[str, Any], head_dim: int, max_position: int) -> Ro
     if not isinstance(kind, str) or kind not in _READERS:
         raise ModelError(
             f"config.json: rope_type {kind!r} is not supported",
-            remedy=f"supported: {', '.join(_READERS)}",
+            remedy=f"supported: {', '.join(KINDS)}",
         )
     share = positive(values, "partial_rotary_factor", 1.0)
     rotary_dim = int(head_dim * share)
@@ -151,6 +151,7 @@ _READERS: dict[str, Callable[[RopeSpec, Mapping[str, Any], int], RopeSpec]] = {
     "llama3": _llama3,
     "yarn": _yarn,
 }
+KINDS = tuple(_READERS)
 
 
 # ---- frequencies

@@ -1,16 +1,103 @@
-"""How many blocks each KV group gets."""
+"""How much memory the KV cache gets, and what is said when it does not suffice."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
+from rtp_core import LLM
 from rtp_core.api import EngineLimits, KVGroup, KVPlane, ParameterSpec
+from rtp_core.config.read import load_config
 from rtp_core.config.schema import EngineConfig, KVConfig
-from rtp_core.engine.capacity import plan_cache, weight_bytes
-from rtp_core.errors import CapacityError
+from rtp_core.engine import prepare as prepare_room
+from rtp_core.engine.capacity import available_bytes, plan_cache, weight_bytes
+from rtp_core.engine.prepare import prepare
+from rtp_core.errors import CapacityError, ConfigError, ModelError
 from rtp_core.kv.cache import blocks_in_sight
+
+GIB = 2**30
+
+
+@pytest.fixture(scope="module")
+def prepared(tiny_model):
+    return prepare(load_config(overrides={"model": str(tiny_model), "dtype": "float32"}))
+
+
+def budget(prepared, free=4 * GIB, limits=None, **kv):
+    config = dataclasses.replace(prepared.config, kv=dataclasses.replace(prepared.config.kv, **kv))
+    limits = limits or EngineLimits(512, 8, 256, 16, 0)
+    needed = weight_bytes(prepared.plan.parameters)
+    return plan_cache(config, prepared.spec.kv_groups, prepared.store, limits, free, needed)
+
+
+def test_bytes_and_shares_are_kept(prepared):
+    assert budget(prepared, memory=2**20).num_bytes <= 2**20
+    assert budget(prepared, free=GIB // 64, memory=0.5).num_bytes <= GIB // 128
+
+
+def test_no_more_than_all_sequences_at_full_length_can_use(prepared):
+    assert budget(prepared, memory=GIB).num_blocks == (8 * (512 // 16 + 1),)
+
+
+def test_too_little_memory_names_both_sides_and_the_remedy(prepared):
+    with pytest.raises(CapacityError, match=r"wants .* MiB .*available .*max-model-len"):
+        budget(prepared, free=2**20, memory=2.0**31)
+
+
+def test_a_cache_of_less_than_two_blocks_is_refused(prepared):
+    with pytest.raises(CapacityError, match="raise kv"):
+        budget(prepared, memory=1000.0)
+
+
+def test_the_engine_refuses_before_it_reads_weights(tiny_model, monkeypatch):
+    monkeypatch.setattr(prepare_room, "available_bytes", lambda: 2**20)
+    with pytest.raises(CapacityError, match="KV cache wants"):
+        LLM(model=str(tiny_model), dtype="float32", kv={"memory": 2**30})
+
+
+def test_available_memory_is_read_from_the_system(tmp_path):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 9 kB\nMemAvailable:    2048 kB\n")
+    assert available_bytes(meminfo) == 2 * 2**20
+    assert available_bytes() > 2**20
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"architectures": None}, "architectures is None"),
+        ({"architectures": "LlamaForCausalLM"}, "architectures is 'LlamaForCausalLM'"),
+        ({"architectures": ["A", "B"]}, "architectures"),
+        ({"max_position_embeddings": "many"}, "max_position_embeddings is 'many'"),
+        ({"max_position_embeddings": -1}, "max_position_embeddings is -1"),
+    ],
+)
+def test_a_configuration_that_cannot_be_believed_is_named(tiny_model, tmp_path, change, words):
+    for file in tiny_model.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    config = json.loads((tiny_model / "config.json").read_text())
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ModelError, match=words):
+        prepare(load_config(overrides={"model": str(tmp_path)}))
+
+
+def test_a_context_longer_than_the_model_is_refused(tiny_model):
+    with pytest.raises(ConfigError, match=r"model.max_model_len: 513 .*512"):
+        prepare(load_config(overrides={"model": str(tiny_model), "max_model_len": 513}))
+
+
+def test_no_more_sequences_run_than_a_step_has_tokens(tiny_model):
+    few = load_config(
+        overrides={"model": str(tiny_model), "scheduling": {"max_num_batched_tokens": 7}}
+    )
+    assert prepare(few).context.limits.max_num_seqs == 7
+
+
+# ---- groups of layers with and without a window
+
 
 MIB = 2**20
 PLANE = KVPlane(2, 64, "bfloat16")
@@ -32,9 +119,9 @@ def group(layers, window=None):
     return KVGroup(str(window), tuple(range(layers)), (PLANE, PLANE), window)
 
 
-def plan(groups, memory=0.0, room=2**34, **limits):
+def plan(groups, memory=0.0, **limits):
     config = EngineConfig(kv=KVConfig(memory=memory))
-    return plan_cache(config, groups, Store(), dataclasses.replace(LIMITS, **limits), room)
+    return plan_cache(config, groups, Store(), dataclasses.replace(LIMITS, **limits), 2**34, 0)
 
 
 FULL, WINDOW = group(2), group(10, 512)
@@ -97,16 +184,6 @@ def test_the_default_counts_only_what_a_long_request_holds_of_a_window():
 def test_a_model_of_windows_only_keeps_the_memory_for_prefixes():
     (blocks,) = plan([WINDOW], memory=500 * 10 * ONE).num_blocks
     assert blocks == 500
-
-
-def test_more_than_the_weights_leave_is_refused():
-    with pytest.raises(CapacityError, match=r"wants 200 MiB, but the weights leave 100 MiB"):
-        plan([FULL], memory=200 * MIB, room=100 * MIB)
-
-
-def test_too_little_is_refused():
-    with pytest.raises(CapacityError, match="holds 1 blocks"):
-        plan([FULL], memory=2 * ONE)
 
 
 def test_weight_bytes_count_each_parameter_in_its_dtype():

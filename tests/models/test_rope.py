@@ -55,7 +55,13 @@ KINDS = {
         "mscale_all_dim": 0.7,
         "original_max_position_embeddings": 1024,
     },
-    "yarn, all in one ramp": {
+    "yarn, a ramp that ends beyond the last frequency": {
+        "rope_type": "yarn",
+        "rope_theta": 1e4,
+        "factor": 4.0,
+        "original_max_position_embeddings": 131072,
+    },
+    "yarn, no ramp": {
         "rope_type": "yarn",
         "factor": 4.0,
         "original_max_position_embeddings": 4,
