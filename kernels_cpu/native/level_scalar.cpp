@@ -1,0 +1,9 @@
+#include "simd_scalar.h"
+// The kernels follow the instruction set they are written in.
+#include "linear_kernels.h"
+#include "levels.h"
+
+const Level* scalar_level() {
+  static const Level level = {"scalar", quantize, panels};
+  return &level;
+}
