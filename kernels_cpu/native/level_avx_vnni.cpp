@@ -2,11 +2,12 @@
 #define RTP_AVX_VNNI
 #include "simd_avx2.h"
 // The kernels follow the instruction set they are written in.
+#include "attention_kernels.h"
 #include "linear_kernels.h"
 #include "levels.h"
 
 const Level* avx_vnni_level() {
-  static const Level level = {"avx_vnni", quantize, panels};
+  static const Level level = {"avx_vnni", quantize, panels, rotate, attend, merge};
   return &level;
 }
 #endif

@@ -1,5 +1,8 @@
 #include "levels.h"
 
+#include <atomic>
+#include <cstring>
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
@@ -28,6 +31,8 @@ bool has_avx512_vnni() {
 }
 #endif
 
+std::atomic<const Level*> chosen{nullptr};
+
 }  // namespace
 
 const Level* available_level(int index) {
@@ -42,4 +47,21 @@ const Level* available_level(int index) {
   for (const Candidate& one : candidates)
     if (one.fits && index-- == 0) return one.level;
   return nullptr;
+}
+
+const Level& current_level() {
+  const Level* now = chosen.load(std::memory_order_relaxed);
+  if (now == nullptr) chosen.store(now = available_level(0));
+  return *now;
+}
+
+bool use_level(const char* name) {
+  for (int index = 0;; index++) {
+    const Level* one = available_level(index);
+    if (one == nullptr) return false;
+    if (std::strcmp(one->name, name) == 0) {
+      chosen.store(one);
+      return true;
+    }
+  }
 }

@@ -11,3 +11,7 @@ const Level* avx2_level();
 
 // The `index`-th level the processor can run, best first; null past the last, which is scalar.
 const Level* available_level(int index);
+
+// The level in use: the best until `use_level` names another. False if it cannot run here.
+const Level& current_level();
+bool use_level(const char* name);

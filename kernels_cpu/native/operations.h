@@ -49,6 +49,69 @@ struct QuantizedRows {
   int32_t* start;   // [tokens, groups]: -centre times the sum of the codes
 };
 
+constexpr int kMostDim = 256;
+
+// One layer's attention. Mirrored by `rtp_kernels_cpu/library.py`, as are the next two.
+struct AttentionShape {
+  int32_t heads, kv_heads;
+  int32_t dim;  // a multiple of 16, kMostDim at most
+  int32_t block_size;
+  int32_t window;  // visible keys, 0: all
+  float scale;
+  float softcap;      // scores become softcap * tanh(score / softcap); 0: as they are
+  float norm_offset;  // added to the weights of the head norms
+};
+
+// The new tokens of one sequence: `num_new` from token `begin` of the step on, the last of
+// `num_keys` keys. Blocks of the keys are at `table` in the plan's tables, the new tokens'
+// masks at `tree` in its trees, -1 if each follows the one before it.
+struct AttentionRow {
+  int32_t begin, num_new, num_keys, table, tree;
+};
+
+// What all layers of a step share. Slots: where a token's key and value go, -1: nowhere.
+struct AttentionPlan {
+  const AttentionRow* rows;
+  const int32_t* tables;
+  const int32_t* slots;    // [tokens]
+  const uint64_t* trees;   // bit j: may the token see new token j of its row
+  const float *cos, *sin;  // [tokens, rotary], sin signed for the swap of halves
+  int32_t num_tokens, num_rows, rotary;
+};
+
+struct AttentionCall {
+  const AttentionShape* shape;
+  const AttentionPlan* plan;
+  const uint16_t* qkv;      // bf16 [tokens, heads + 2 * kv_heads, dim]
+  uint16_t *keys, *values;  // bf16 planes [kv_heads, slots, dim], heads `head_stride` apart
+  int64_t head_stride;
+  const uint16_t *q_norm, *k_norm;  // bf16 [dim] or null
+  float eps;
+  const uint16_t* queries;  // bf16 [tokens, heads, dim], rotated
+  uint16_t* out;            // bf16 [tokens, heads, dim]; may be `queries`
+  float* lse;               // [tokens, heads] or null
+};
+
+// Query rows (token-major, query heads of one KV head) attended to together, at most.
+constexpr int kQueries = 16;
+// Keys of a split, aligned at key 0: results of a row do not depend on who computes what.
+constexpr int kSplit = 256;
+
+// Some queries of a row and KV head against the keys of one split.
+struct AttentionItem {
+  int32_t row, kv_head;
+  int32_t first, count;  // query rows
+  int32_t key_begin, key_end;
+  int32_t set, splits, split;  // which items belong together, how many, which of them
+  int64_t partial;             // where the set's partial results begin
+};
+
+// A partial result: for each query row the largest score, the sum of the weights and the
+// weighted sum of the values [dim].
+constexpr int64_t partial_size(int count, int dim) {
+  return static_cast<int64_t>(count) * (dim + 2);
+}
+
 struct Level {
   const char* name;
   // Quantize rows [begin, end) of a call.
@@ -57,4 +120,9 @@ struct Level {
   // panel i with up panel i.
   void (*panels)(const LinearCall& call, Form form, Activation activation,
                  const QuantizedRows& rows, int begin, int end);
+  // Rotated queries of tokens [begin, end) to `rotated`, keys and values to their slots.
+  void (*rotate)(const AttentionCall& call, uint16_t* rotated, int begin, int end);
+  void (*attend)(const AttentionCall& call, const AttentionItem& item, float* partial);
+  // The result of a set from its partial results, which lie behind one another.
+  void (*merge)(const AttentionCall& call, const AttentionItem& item, const float* partials);
 };

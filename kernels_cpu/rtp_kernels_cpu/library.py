@@ -29,6 +29,37 @@ class WeightDescription(ctypes.Structure):
     )
 
 
+class AttentionShape(ctypes.Structure):
+    """`AttentionShape` of native/operations.h."""
+
+    _fields_ = (
+        ("heads", _INT),
+        ("kv_heads", _INT),
+        ("dim", _INT),
+        ("block_size", _INT),
+        ("window", _INT),
+        ("scale", _FLOAT),
+        ("softcap", _FLOAT),
+        ("norm_offset", _FLOAT),
+    )
+
+
+class AttentionPlan(ctypes.Structure):
+    """`AttentionPlan` of native/operations.h."""
+
+    _fields_ = (
+        ("rows", _POINTER),
+        ("tables", _POINTER),
+        ("slots", _POINTER),
+        ("trees", _POINTER),
+        ("cos", _POINTER),
+        ("sin", _POINTER),
+        ("num_tokens", _INT),
+        ("num_rows", _INT),
+        ("rotary", _INT),
+    )
+
+
 _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "rtp_level_name": (ctypes.c_char_p, (_INT,)),
     "rtp_level": (ctypes.c_char_p, ()),
@@ -44,6 +75,16 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
             *(_POINTER, _FLOAT, _FLOAT),
             *(_POINTER, _POINTER, _POINTER),
             *(_INT, _INT),
+        ),
+    ),
+    "rtp_attention": (
+        _INT,
+        # shape, plan, qkv; planes, their stride; norms, eps; out, lse, phases
+        (
+            *(_POINTER, _POINTER, _POINTER),
+            *(_POINTER, _POINTER, ctypes.c_int64),
+            *(_POINTER, _POINTER, _FLOAT),
+            *(_POINTER, _POINTER, _INT),
         ),
     ),
 }

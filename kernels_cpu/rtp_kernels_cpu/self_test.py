@@ -6,7 +6,7 @@ from functools import cache
 
 import torch
 
-from rtp_kernels_cpu import linear, reference
+from rtp_kernels_cpu import linear, linear_reference
 from rtp_kernels_cpu.library import library
 from rtp_kernels_cpu.weights import pack, quantize
 
@@ -32,6 +32,6 @@ def _error(bits: int) -> float:
     weight = pack(quantize(torch.randn(48, 64, generator=generator), bits))
     x = torch.randn(3, 64, generator=generator).bfloat16()
     norm = torch.randn(64, generator=generator).bfloat16()
-    wanted = reference.head(x, norm, 1e-5, weight)
+    wanted = linear_reference.head(x, norm, 1e-5, weight)
     difference = linear.head(x, norm, 1e-5, weight) - wanted
     return float(difference.norm() / wanted.norm())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from rtp_kernels_cpu.weights import WeightCodes
 
 KINDS = ("q4_0", "q4_1", "q8_0", "q8_1")

@@ -7,7 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rtp_kernels_cpu import library, linear, reference
+
+from rtp_kernels_cpu import library, linear
+from rtp_kernels_cpu import linear_reference as reference
 from rtp_kernels_cpu.linear import GEMMA, LLAMA
 from rtp_kernels_cpu.weights import dequantize, pack, quantize, unpack
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import kernel_cases as cases
 import pytest
 import torch
+
 from rtp_kernels_cpu.weights import WeightCodes, dequantize, pack, quantize, unpack
 
 
