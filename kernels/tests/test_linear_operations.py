@@ -104,13 +104,13 @@ def test_float32_rows_have_the_same_bits_in_any_company(operation, hidden, width
 
 
 @pytest.mark.parametrize("columns", [1, 2, 3, 7, 16, 33, 97])
-def test_any_number_of_outputs_is_covered_once(columns):
+def test_any_number_of_outputs_is_covered_once(columns, threads):
     x, weight, bias = random(20, 24), random(columns, 24), random(columns, seed=5)
     expected = torch.nn.functional.linear(x, weight, bias)
     torch.testing.assert_close(invariant_linear(x, weight, bias), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_weight_that_is_a_view_is_read_right():
+def test_weight_that_is_a_view_is_read_right(threads):
     whole = random(40, 24)
     weight = whole[10:33]
     x = random(3, 24, seed=9)

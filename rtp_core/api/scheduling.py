@@ -34,7 +34,7 @@ class SchedulingPolicy(Protocol):
         ...
 
     def remove(self, sequence_id: str) -> None:
-        """It was admitted or ended; unknown ids are ignored."""
+        """It was admitted; called again when it ends. Unknown ids are ignored."""
         ...
 
     def candidates(self, now_s: float, cached: CachedTokens) -> Iterable[str]:

@@ -19,7 +19,8 @@ class SpeculatorNeeds:
     """Declared before memory is sized; an overrun is refused at load.
 
     `capture_layers` asks for the hidden states entering those layers; `kv_groups` for
-    cache of the drafter's own layers, tabled with the request's.
+    cache of the drafter's own layers, tabled with the request's; `memory_bytes` for device
+    memory outside the KV cache (host memory is the drafter's own affair).
     """
 
     max_draft_tokens: int
@@ -62,7 +63,12 @@ class Commit(NamedTuple):
 
 
 class Speculator(Protocol):
-    """Proposes drafts. An exception at run time drops the drafter, not the request."""
+    """Proposes drafts. An exception at run time drops the drafter, not the request.
+
+    Equal calls propose equal drafts; what one tenant's text taught is never drafted for
+    another; what is kept of a sequence ends with `release`, and what is kept of a tenant has a
+    bound.
+    """
 
     @property
     def needs(self) -> SpeculatorNeeds:

@@ -41,12 +41,17 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class ParameterSpec:
-    """A destination: final, fused, sharded."""
+    """A destination: final, fused, sharded.
+
+    `linear` marks [out, in] weights that only linear operations read (and the embedding look-up
+    of a tied head): these may keep the file's group codes beside the dense form.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     shard: Shard = Shard.REPLICATED
+    linear: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,4 +89,4 @@ def _state(checkpoint: Checkpoint, dtype: str) -> dict[str, torch.Tensor]:
         ("rotary_emb.inv_freq",),
     )
     state, _ = load_weights(plan_weights(table, checkpoint), MmapLoader(), "cpu", lambda _: None)
-    return state
+    return {name: one for name, one in state.items() if isinstance(one, torch.Tensor)}

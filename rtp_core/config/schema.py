@@ -31,9 +31,9 @@ class ModelConfig(Section):
     cpu_weights: str = field(
         default="auto",
         metadata=rule(
-            "Precision of weights on a CPU; auto keeps model.dtype.",
-            choices=("auto",),
-            otherwise="use auto: weights are kept in model.dtype, no other form can be computed",
+            "Precision of weights on a CPU: auto keeps the codes of quantized files, int4 and int8 "
+            "round other weights too, bf16 keeps none.",
+            choices=("auto", "int4", "int8", "bf16"),
             flag="--cpu-weights",
         ),
     )

@@ -23,6 +23,7 @@ from rtp_core.config.environment import cache_dir
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.contract import ModelInfo
 from rtp_core.engine.core import EngineCore, EngineParts
+from rtp_core.engine.cpu_weights import can_keep_codes
 from rtp_core.engine.explain import explain_prepared
 from rtp_core.engine.model_facts import sampling_defaults, stop_token_ids
 from rtp_core.engine.prepare import Prepared, prepare
@@ -30,13 +31,14 @@ from rtp_core.errors import PluginError
 from rtp_core.execution.model_runner import ModelRunner
 from rtp_core.kv.block_hash import BlockHasher, load_or_create_secret
 from rtp_core.kv.cache import CacheSettings, KVCache
+from rtp_core.loading.codes import round_to_codes
 from rtp_core.loading.load import load_weights
-from rtp_core.loading.plan import plan_weights
 from rtp_core.plugins.host import PluginHost
 from rtp_core.sampling.sampler import Sampler
 from rtp_core.scheduling.scheduler import Scheduler
 from rtp_core.speculation.controller import SpeculationController
 from rtp_core.text.gguf_tokenizer import WRITER_VERSION, write_tokenizer
+from rtp_kernels.few_rows import pack_for_few_rows
 from rtp_kernels.registry import resolver
 
 log = logging.getLogger("rtp.engine")
@@ -128,8 +130,7 @@ def _speculator(host: PluginHost, name: str, context: BuildContext) -> Speculato
 def _load(
     prepared: Prepared, loader: WeightLoader, progress: Progress | None
 ) -> tuple[dict[str, Any], LoadStats]:
-    table = prepared.family.weights(prepared.spec)
-    plan = plan_weights(table, prepared.checkpoint)
+    plan, form = prepared.plan, prepared.weights
     done = 0
 
     def advance(num_bytes: int) -> None:
@@ -138,14 +139,19 @@ def _load(
         if progress is not None:
             progress(done, plan.num_bytes)
 
-    parameters, stats = load_weights(plan, loader, prepared.context.device, advance)
+    coded = form.keep_codes and can_keep_codes(form)
+    parameters, stats = load_weights(
+        plan, loader, prepared.context.device, advance, keep_codes=coded
+    )
+    if coded and form.bits is not None:
+        parameters = round_to_codes(parameters, plan, form.bits)
     log.info(
         "weights_loaded strategy=%s bytes=%d seconds=%.3f",
         stats.strategy,
         stats.bytes_read,
         stats.seconds,
     )
-    return parameters, stats
+    return pack_for_few_rows(parameters, prepared.spec.dtype), stats
 
 
 def _cache(prepared: Prepared, memory: KVMemory) -> KVCache:

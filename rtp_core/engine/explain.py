@@ -19,7 +19,8 @@ def explain_prepared(prepared: Prepared) -> dict[str, Any]:
         "kv_tokens": budget.num_blocks[0] * budget.block_size,
         "kv_reason": budget.reason,
     }
-    features = explain(prepared.config, prepared.resolution, prepared.host.manifests)
+    weights = (prepared.weights.name, prepared.weights.reason)
+    features = explain(prepared.config, prepared.resolution, prepared.host.manifests, weights)
     model = {
         "path": prepared.config.model.path,
         "architecture": spec.architecture,

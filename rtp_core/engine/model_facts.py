@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rtp_core.api import EngineLimits
+from rtp_core.config.schema import EngineConfig
 from rtp_core.errors import ConfigError, ModelError
 from rtp_core.loading.checkpoint import Checkpoint
+
+CPU_BLOCK_SIZE = 16
 
 
 def architecture_name(checkpoint: Checkpoint) -> str:
@@ -18,6 +22,25 @@ def architecture_name(checkpoint: Checkpoint) -> str:
             remedy='it needs "architectures": ["…ForCausalLM"]',
         )
     return architectures[0]
+
+
+def engine_limits(config: EngineConfig, checkpoint: Checkpoint) -> EngineLimits:
+    """Bounds from settings and from what the model was made for; ConfigError beyond that."""
+    longest = int(checkpoint.config.get("max_position_embeddings") or 2048)
+    wanted = config.model.max_model_len or longest
+    if wanted > longest:
+        raise ConfigError(
+            "model.max_model_len",
+            f"{wanted} is more than the {longest} positions the model was made for",
+            remedy=f"use at most {longest}",
+        )
+    return EngineLimits(
+        max_model_len=wanted,
+        max_num_seqs=config.scheduling.max_num_seqs,
+        max_num_batched_tokens=config.scheduling.max_num_batched_tokens,
+        block_size=config.kv.block_size or CPU_BLOCK_SIZE,
+        max_draft_tokens=config.speculation.max_draft_tokens if config.speculation.methods else 0,
+    )
 
 
 def run_dtype(setting: str) -> str:

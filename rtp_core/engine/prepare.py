@@ -12,21 +12,21 @@ from rtp_core.api import (
     ModelFamily,
     ModelSpec,
     Role,
+    WeightPlan,
 )
 from rtp_core.config.environment import cache_dir
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.capacity import CacheBudget, available_bytes, plan_cache
-from rtp_core.engine.model_facts import architecture_name, run_dtype
+from rtp_core.engine.cpu_weights import WeightForm, weight_form
+from rtp_core.engine.model_facts import architecture_name, engine_limits, run_dtype
 from rtp_core.engine.services import MeasuredCosts, MonotonicClock
-from rtp_core.errors import ConfigError
 from rtp_core.loading.checkpoint import Checkpoint, open_checkpoint
 from rtp_core.loading.demo import resolve_model
+from rtp_core.loading.plan import plan_weights
 from rtp_core.plugins.discover import discover
 from rtp_core.plugins.host import PluginHost
 from rtp_core.plugins.resolve import Resolution, resolve
 from rtp_core.plugins.wants import wants
-
-CPU_BLOCK_SIZE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,8 @@ class Prepared:
     store: KVStore
     budget: CacheBudget
     context: BuildContext
+    plan: WeightPlan
+    weights: WeightForm
 
 
 def prepare(config: EngineConfig, device: str = "cpu") -> Prepared:
@@ -57,38 +59,24 @@ def prepare(config: EngineConfig, device: str = "cpu") -> Prepared:
     )
     host = PluginHost(manifests, config.plugins)
     host.load(resolution)
-    limits = _limits(config, checkpoint)
+    limits = engine_limits(config, checkpoint)
     dtype = run_dtype(config.model.dtype)
     context = BuildContext(device, dtype, limits, MonotonicClock(), MeasuredCosts())
     family: ModelFamily = host.build(Role.MODEL, architecture, context)
     spec = _describe(family, checkpoint, dtype, limits)
+    plan = plan_weights(family.weights(spec), checkpoint)
+    weights = weight_form(config.model.cpu_weights, dtype, plan)
+    spec = dataclasses.replace(spec, fingerprint=f"{checkpoint.content_id}:{weights.name}")
     context = dataclasses.replace(context, model=spec)
     store: KVStore = host.build(Role.KV_STORE, config.kv.store, context)
     budget = plan_cache(config, spec, store, limits, available_bytes())
-    return Prepared(config, checkpoint, host, resolution, spec, family, store, budget, context)
-
-
-def _limits(config: EngineConfig, checkpoint: Checkpoint) -> EngineLimits:
-    longest = int(checkpoint.config.get("max_position_embeddings") or 2048)
-    wanted = config.model.max_model_len or longest
-    if wanted > longest:
-        raise ConfigError(
-            "model.max_model_len",
-            f"{wanted} is more than the {longest} positions the model was made for",
-            remedy=f"use at most {longest}",
-        )
-    return EngineLimits(
-        max_model_len=wanted,
-        max_num_seqs=config.scheduling.max_num_seqs,
-        max_num_batched_tokens=config.scheduling.max_num_batched_tokens,
-        block_size=config.kv.block_size or CPU_BLOCK_SIZE,
-        max_draft_tokens=config.speculation.max_draft_tokens if config.speculation.methods else 0,
+    return Prepared(
+        config, checkpoint, host, resolution, spec, family, store, budget, context, plan, weights
     )
 
 
 def _describe(
     family: ModelFamily, checkpoint: Checkpoint, dtype: str, limits: EngineLimits
 ) -> ModelSpec:
-    fingerprint = f"{checkpoint.content_id}:{dtype}"
-    spec = family.spec(checkpoint.config, dtype, fingerprint)
+    spec = family.spec(checkpoint.config, dtype, checkpoint.content_id)
     return dataclasses.replace(spec, max_model_len=limits.max_model_len)

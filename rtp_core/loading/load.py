@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from rtp_core.api import LoadStats, WeightLoader, WeightPlan
 from rtp_core.errors import WeightLoadError
-from rtp_core.loading.sink import TensorSink
-
-if TYPE_CHECKING:
-    import torch
+from rtp_core.loading.sink import Parameters, TensorSink
 
 
 def load_weights(
-    plan: WeightPlan, loader: WeightLoader, device: str, progress: Callable[[int], None]
-) -> tuple[dict[str, torch.Tensor], LoadStats]:
+    plan: WeightPlan,
+    loader: WeightLoader,
+    device: str,
+    progress: Callable[[int], None],
+    *,
+    keep_codes: bool = False,
+) -> tuple[Parameters, LoadStats]:
     """All parameters by destination name, and what the loader did.
+
+    With `keep_codes`, linear weights from quantized files keep their group codes.
 
     Raises WeightLoadError, also for what the system says about a file.
     """
-    sink = TensorSink(plan, device)
+    sink = TensorSink(plan, device, keep_codes=keep_codes)
     try:
         stats = loader.load(plan, sink, progress)
     except OSError as error:

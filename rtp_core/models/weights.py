@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rtp_core.api import ModelSpec, ParameterSpec, Shard, WeightRule, WeightTable
 
@@ -35,9 +36,13 @@ class TableBuilder:
             offset += num_rows
         self._parameters.append(ParameterSpec(name, (offset, *columns), self._dtype, shard))
 
-    def table(self) -> WeightTable:
-        """The finished table."""
-        return WeightTable(tuple(self._parameters), tuple(self._rules), IGNORED)
+    def table(self, tables: frozenset[str] = frozenset()) -> WeightTable:
+        """The finished table; `tables` are matrices that no linear operation reads."""
+        parameters = tuple(
+            replace(one, linear=len(one.shape) == 2 and one.name not in tables)
+            for one in self._parameters
+        )
+        return WeightTable(parameters, tuple(self._rules), IGNORED)
 
 
 def decoder_table(spec: ModelSpec) -> WeightTable:
@@ -53,7 +58,7 @@ def decoder_table(spec: ModelSpec) -> WeightTable:
     if not spec.tied_head:
         head = (spec.vocab_size, spec.hidden_size)
         builder.add("head", head, "lm_head.weight", Shard.VOCABULARY)
-    return builder.table()
+    return builder.table(frozenset() if spec.tied_head else frozenset({"embed"}))
 
 
 def _attention(builder: TableBuilder, spec: ModelSpec, layer: int) -> None:

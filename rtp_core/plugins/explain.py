@@ -38,10 +38,13 @@ class Feature:
 
 
 def explain(
-    config: EngineConfig, resolution: Resolution, manifests: Sequence[Manifest]
+    config: EngineConfig,
+    resolution: Resolution,
+    manifests: Sequence[Manifest],
+    weights: tuple[str, str],
 ) -> tuple[Feature, ...]:
-    """Features that are on, then those that are off."""
-    return (*_selected(resolution), *_core(config), *_off(resolution, manifests))
+    """Features that are on, then those that are off. `weights`: their form, and why."""
+    return (*_selected(resolution), *_core(config, weights), *_off(resolution, manifests))
 
 
 def to_json(features: Sequence[Feature]) -> list[dict[str, Any]]:
@@ -56,18 +59,11 @@ def _selected(resolution: Resolution) -> Iterator[Feature]:
         yield Feature(role, name, owner.name, owner.version, True, want.reason)
 
 
-def _core(config: EngineConfig) -> Iterator[Feature]:
+def _core(config: EngineConfig, weights: tuple[str, str]) -> Iterator[Feature]:
     """What the core does itself, by settings."""
-    dtype, caching = config.model.dtype, config.kv.prefix_caching
-    auto = dtype == "auto"
-    yield Feature(
-        "weights",
-        "bfloat16" if auto else dtype,
-        None,
-        None,
-        True,
-        "auto: bfloat16, half the memory of float32" if auto else "configured: model.dtype",
-    )
+    form, reason = weights
+    yield Feature("weights", form, None, None, True, reason)
+    caching = config.kv.prefix_caching
     yield Feature("prefix_caching", None, None, None, caching, why(config, "kv.prefix_caching"))
 
 

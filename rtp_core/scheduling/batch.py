@@ -65,7 +65,6 @@ class Batch:
         self._pending.settle(sequence_id, blocks.chain[blocks.num_published :])
         self.cache.release(blocks)
         sequence.in_batch = False
-        sequence.num_computed = 0
         sequence.drafts = ()
         self._started = [one for one in self._started if one.sequence_id != sequence_id]
         self._released.append(sequence_id)

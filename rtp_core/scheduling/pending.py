@@ -23,14 +23,11 @@ class PendingBlocks:
         return len(self._owner)
 
     def computed_elsewhere(self, chain: Sequence[Prefix], first: int) -> bool:
-        """Whether the next blocks a prompt lacks are all being computed by one sequence."""
+        """Whether the blocks a prompt lacks next are being computed; one alone is no reason."""
         if not self._owner:
             return False
         wanted = chain[first : first + MIN_SHARED_BLOCKS]
-        if len(wanted) < MIN_SHARED_BLOCKS:
-            return False
-        owners = {self._owner.get(prefix) for prefix in wanted}
-        return len(owners) == 1 and None not in owners
+        return len(wanted) == MIN_SHARED_BLOCKS and all(one in self._owner for one in wanted)
 
     def claim(self, sequence_id: str, prefixes: Iterable[Prefix]) -> None:
         """`sequence_id` computes these blocks from now on, but for those claimed already."""

@@ -207,6 +207,7 @@ class Scheduler:
         request_id = sequence.request.request_id
         if sequence.in_batch:
             self._batch.leave(sequence)
+            self._policy.remove(sequence.sequence_id)
         else:
             self._waiting.remove(sequence.sequence_id)
         left = self._requests[request_id]

@@ -115,7 +115,7 @@ def test_flags_that_say_what_is_true_anyway_are_accepted():
         (["--kv-cache-dtype", "fp8"], "pip install rtp-kvquant and --set kv.store=adaptive"),
         (["--tensor-parallel-size", "2"], "--tensor-parallel-size: '2' is not available"),
         (["--quantization", "awq"], "--quantization: 'awq' is not available"),
-        (["--cpu-weights", "int4"], "model.cpu_weights: 'int4' is not allowed, given by --cpu-w"),
+        (["--cpu-weights", "int2"], "model.cpu_weights: 'int2' is not allowed, given by --cpu-w"),
         (["--seed", "7"], "model.seed: 7 is not allowed, given by --seed (set seed in the request"),
         (["--dtype", "float16"], "(use auto or float32 or bfloat16)"),
         (["--port", "x"], "server.port: 'x' is not allowed, given by --port (give an integer"),

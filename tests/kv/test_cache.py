@@ -258,6 +258,16 @@ def test_a_hit_ends_where_the_window_is_not_held():
     assert hit(cache, TEXT) == 0
 
 
+def test_of_what_a_sequence_leaves_behind_the_end_goes_first():
+    for windows in [(None,), (64,), (None, 64)]:
+        cache = make(num_blocks=4, windows=windows)
+        cache.release(compute(cache, TEXT[:16]))
+        begin(cache, [7])
+        assert hit(cache, TEXT) == 3
+        begin(cache, [8])
+        assert hit(cache, TEXT) == 2
+
+
 def test_a_window_of_one_token_still_has_a_table_as_long_as_the_others():
     cache = make(windows=(None, 1))
     cache.release(compute(cache, TEXT[:16]))

@@ -41,6 +41,7 @@ class Harness:
         for rule in family.weights(self.spec).rules:
             rows = slice(rule.row_offset, rule.row_offset + rule.num_rows)
             parameters[rule.destination][rows] = state[rule.source]
+        self.parameters = parameters
         self.memory = Planes(self.spec, num_blocks)
         self.model = family.build(self.spec, parameters, ParallelContext(), resolver("cpu", dtype))
         self.attention = TorchAttention("cpu").bind(self.spec, self.memory, BLOCK)

@@ -55,6 +55,23 @@ class ManualClock:
         return self.time_s
 
 
+class OneByteHasher(BlockHasher):
+    """Keys that collide now and then."""
+
+    def __init__(self, secret, block_size):
+        super().__init__(secret, block_size, digest_bytes=1)
+
+
+class OneBitHasher(BlockHasher):
+    """Keys that collide all the time, roots included."""
+
+    def root(self, tenant, cache_salt, fingerprint):
+        return bytes((super().root(tenant, cache_salt, fingerprint)[0] & 1,))
+
+    def key(self, parent, token_ids, media=""):
+        return bytes((super().key(parent, token_ids, media)[0] & 1,))
+
+
 @dataclass
 class Shape:
     """Everything that is fixed when an engine starts."""
@@ -67,7 +84,7 @@ class Shape:
     max_num_batched_tokens: int = 8
     max_model_len: int = 64
     max_draft_tokens: int = 4
-    digest_bytes: int = 16
+    hasher: type = BlockHasher
     block_size: int = BLOCK
     eos: frozenset = frozenset()
     policy: object = field(default_factory=ArrivalPolicy)
@@ -211,7 +228,7 @@ class World:
         self.cache = KVCache(
             groups,
             self.spaces,
-            BlockHasher(b"k" * 32, shape.block_size, shape.digest_bytes),
+            shape.hasher(b"k" * 32, shape.block_size),
             CacheSettings(shape.block_size, "model", shape.prefix_caching, shape.watermark),
             self.kv_events.append,
         )

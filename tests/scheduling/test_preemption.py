@@ -92,18 +92,18 @@ def test_drafts_are_given_up_before_anybody_is_preempted():
 
 
 def test_nobody_is_admitted_in_a_step_that_preempts():
-    world = World(num_blocks=6, max_num_batched_tokens=32)
-    world.submit("old", [0] * 8, max_tokens=16)
-    world.clock.time_s += 1
-    world.submit("young", [1] * 8, max_tokens=16)
+    policy = PriorityPolicy()
+    world = World(num_blocks=6, max_num_batched_tokens=32, max_num_seqs=2, policy=policy)
+    world.submit("old", [0] * 8, max_tokens=12)
+    world.submit("casual", [1] * 8, max_tokens=12, priority=1)
     world.step()
-    world.clock.time_s += 1
-    world.submit("tiny", [2], max_tokens=8)
+    world.submit("tiny", [2], max_tokens=4)  # waits for a seat only, and goes before "casual"
     while world.scheduler.counters.preemptions == 0:
-        before = {start.sequence_id for plan in world.plans for start in plan.started}
         world.step()
-    assert {start.sequence_id for start in world.plans[-1].started} == set()
-    assert before >= {"old/0", "young/0"}
+    assert [row.sequence_id for row in world.plans[-1].rows] == ["old/0"]
+    assert world.scheduler.num_waiting == 2
+    world.step()
+    assert [start.sequence_id for start in world.plans[-1].started] == ["tiny/0"]
     world.drain()
 
 

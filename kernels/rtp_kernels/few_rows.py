@@ -1,0 +1,128 @@
+"""Linear layers for few rows over torch's 4-bit CPU product, dense for many.
+
+torch packs weights as w = (q - 8) * s + z in groups of 32, so codes of 4 bits fit without a new
+rounding: s = scale, z = minimum + 8 * scale. Codes of 8 bits are two such products, of the high
+and the low half of each code, added in float32. The operators are private to torch: `usable`
+tries them once, and whoever finds them wrong or missing multiplies densely.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from rtp_kernels.linear_weight import GROUP, GroupCodes, LinearWeight, quantize
+
+Part = tuple[torch.Tensor, torch.Tensor]
+ROW_COUNTS = (1, 2, 4, 8, 16, 32)
+_TRIES = 2
+_SAMPLE = 8
+
+
+class FewRowsLinear:
+    """A linear layer that reads codes up to `max_rows` rows. bfloat16."""
+
+    __slots__ = ("dense", "max_rows", "parts")
+
+    def __init__(self, dense: torch.Tensor, parts: tuple[Part, ...], max_rows: int) -> None:
+        self.dense = dense
+        self.parts = parts
+        self.max_rows = max_rows
+
+    def __call__(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """x bfloat16 [rows, in] -> [rows, out]."""
+        if x.shape[0] > self.max_rows:
+            return functional.linear(x, self.dense, bias)
+        out = product(x, self.parts)
+        return out if bias is None else out.add_(bias)
+
+
+def product(x: torch.Tensor, parts: tuple[Part, ...]) -> torch.Tensor:
+    """x bfloat16 [rows, in] times packed codes -> bfloat16 [rows, out]."""
+    multiply = torch.ops.aten._weight_int4pack_mm_for_cpu
+    if len(parts) == 1:
+        return multiply(x, parts[0][0], GROUP, parts[0][1])
+    total = multiply(x, parts[0][0], GROUP, parts[0][1]).float()
+    for packed, scales in parts[1:]:
+        total += multiply(x, packed, GROUP, scales)
+    return total.to(x.dtype)
+
+
+def pack(codes: GroupCodes) -> tuple[Part, ...]:
+    """Codes in torch's layout, which depends on the processor: never stored."""
+    scale, minimum = codes.scale.float(), codes.minimum.float()
+    if codes.bits == 4:
+        return (_part(codes.q, scale, minimum + 8 * scale),)
+    high = _part(codes.q >> 4, 16 * scale, minimum + 128 * scale)
+    return high, _part(codes.q & 15, scale, 8 * scale)
+
+
+def _part(q: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> Part:
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(q.int(), 1)
+    scales = torch.stack((scale, zero), dim=-1).transpose(0, 1).to(torch.bfloat16)
+    return packed, scales.contiguous()
+
+
+@lru_cache(maxsize=1)
+def usable() -> str | None:
+    """Why the operators cannot be used here, or None. Tried once a process."""
+    x = torch.linspace(-1, 1, 3 * 64, dtype=torch.float32).view(3, 64).bfloat16()
+    weight = torch.sin(torch.arange(64 * 64, dtype=torch.float32)).view(64, 64)
+    try:
+        for bits in (4, 8):
+            codes = quantize(weight, bits)
+            found, wanted = product(x, pack(codes)).float(), x.float() @ codes.dense().T
+            if not torch.allclose(found, wanted, atol=0.05, rtol=0.05):
+                return f"torch's 4-bit product is wrong for {bits}-bit codes on this processor"
+    except (RuntimeError, NotImplementedError, AttributeError) as error:
+        return f"torch has no 4-bit product here: {str(error).splitlines()[0]}"
+    return None
+
+
+def crossover(weights: Sequence[tuple[torch.Tensor, tuple[Part, ...]]]) -> int:
+    """Most rows for which the codes are measured to be the faster form; 0 if for none.
+
+    Takes several (dense, parts) of one shape in turn, so that caches do not hold them all.
+    """
+    best = 0
+    for rows in ROW_COUNTS:
+        x = weights[0][0].new_ones(rows, weights[0][0].shape[1])
+        coded = _seconds([partial(product, x, parts) for _, parts in weights])
+        if coded >= _seconds([partial(functional.linear, x, dense) for dense, _ in weights]):
+            return best
+        best = rows
+    return best
+
+
+def _seconds(calls: Sequence[Callable[[], Any]]) -> float:
+    best = float("inf")
+    for _ in range(_TRIES):
+        began = time.perf_counter()
+        for call in calls:
+            call()
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def pack_for_few_rows(
+    parameters: Mapping[str, torch.Tensor | LinearWeight], dtype: str
+) -> Mapping[str, torch.Tensor | FewRowsLinear]:
+    """Pack every weight that kept its codes; row bounds are measured, one a shape and width."""
+    coded = {name: one for name, one in parameters.items() if isinstance(one, LinearWeight)}
+    plain = {name: one for name, one in parameters.items() if isinstance(one, torch.Tensor)}
+    if dtype != "bfloat16" or usable() is not None:
+        return plain | {name: one.dense for name, one in coded.items()}
+    packed = {name: (one.dense, pack(one.codes)) for name, one in coded.items()}
+    alike: dict[tuple[torch.Size, int], list[tuple[torch.Tensor, tuple[Part, ...]]]] = {}
+    for dense, parts in packed.values():
+        alike.setdefault((dense.shape, len(parts)), []).append((dense, parts))
+    bounds = {kind: crossover(ones[:_SAMPLE]) for kind, ones in alike.items()}
+    return plain | {
+        name: FewRowsLinear(dense, parts, bounds[dense.shape, len(parts)])
+        for name, (dense, parts) in packed.items()
+    }

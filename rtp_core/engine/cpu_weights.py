@@ -1,0 +1,62 @@
+"""In which form a CPU holds the weights of linear layers."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from rtp_core.api import WeightPlan
+from rtp_core.errors import ConfigError
+from rtp_core.loading.codes import coded_parameters
+from rtp_kernels.few_rows import usable
+
+log = logging.getLogger("rtp.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class WeightForm:
+    """`keep_codes` of the file; `bits` to round the others to; both beside the dense form."""
+
+    name: str
+    reason: str
+    keep_codes: bool = False
+    bits: int | None = None
+
+
+def weight_form(setting: str, dtype: str, plan: WeightPlan) -> WeightForm:
+    """What `model.cpu_weights` means for this checkpoint; reads no weights.
+
+    Raises ConfigError when codes are asked for beside float32.
+    """
+    if setting in ("int4", "int8"):
+        if dtype != "bfloat16":
+            raise ConfigError(
+                "model.cpu_weights",
+                f"{setting} needs bfloat16 activations, model.dtype is {dtype}",
+                remedy="use model.dtype = auto, or model.cpu_weights = auto",
+            )
+        reason = "configured: model.cpu_weights; steps with few rows read the codes"
+        return WeightForm(f"{dtype} + {setting}", reason, True, int(setting[3:]))
+    if setting == "bf16" or dtype != "bfloat16":
+        why = "configured: model.cpu_weights" if setting == "bf16" else f"model.dtype is {dtype}"
+        return WeightForm(dtype, why)
+    kept = coded_parameters(plan)
+    if not kept:
+        return WeightForm(dtype, "auto: the file holds no 4- or 8-bit groups to keep")
+    widths = " and ".join(f"int{bits}" for bits in sorted(set(kept.values())))
+    reason = "auto: steps with few rows read the file's own codes, nothing is rounded again"
+    return WeightForm(f"{dtype} + {widths}", reason, True)
+
+
+def can_keep_codes(form: WeightForm) -> bool:
+    """Whether this machine multiplies codes; tried once.
+
+    Raises ConfigError when it does not and codes were asked for by name.
+    """
+    reason = usable()
+    if reason is None:
+        return True
+    if form.bits is not None:
+        raise ConfigError("model.cpu_weights", reason, remedy="use model.cpu_weights = auto")
+    log.warning("codes_not_kept reason=%r", reason)
+    return False
