@@ -16,9 +16,10 @@ RTP_INLINE size_t group_bytes(const Weight& weight) {
   return 64 * weight.bits + (weight.has_minimum ? 64 : 32);
 }
 
-RTP_INLINE int centre(const Weight& weight) {
-  if (weight.bits == 8) return kByteOffset;
-  return weight.has_minimum ? 0 : 8;
+// What has to be added to each code that group_dot multiplies, to get the centred code.
+constexpr int code_correction(int bits, bool has_minimum) {
+  const int centre = has_minimum ? 0 : bits == 8 ? 128 : 8;
+  return (bits == 8 ? kByteShift : 0) - centre;
 }
 
 RTP_INLINE F normed(const LinearCall& call, const uint16_t* x, int at, F inverse) {
@@ -42,7 +43,7 @@ RTP_INLINE float inverse_rms(const LinearCall& call, const uint16_t* x, int colu
 // NaN, and so the row's results are NaN; one of almost nothing is taken for zero.
 RTP_TARGET void quantize_row(const LinearCall& call, const QuantizedRows& rows, int row) {
   const int columns = call.weight->columns, groups = columns / kGroup;
-  const int minus_centre = -centre(*call.weight);
+  const int correction = code_correction(call.weight->bits, call.weight->has_minimum);
   const uint16_t* x = call.x + static_cast<size_t>(row) * columns;
   int8_t* codes = rows.codes + static_cast<size_t>(row) * columns;
   const size_t first = static_cast<size_t>(row) * groups;
@@ -62,7 +63,7 @@ RTP_TARGET void quantize_row(const LinearCall& call, const QuantizedRows& rows, 
     int32_t total = store_bytes(codes + at, mul(a, splat(factor)), mul(b, splat(factor)));
     rows.scale[first + group] = scale;
     rows.weighted[first + group] = scale * static_cast<float>(total);
-    rows.start[first + group] = minus_centre * total;
+    rows.start[first + group] = correction * total;
   }
 }
 
@@ -95,8 +96,8 @@ RTP_TARGET void product(const uint8_t* panel, int groups, const QuantizedRows& x
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++) {
       const size_t at = r * stride + group;
-      const bool centred = BITS == 8 ? kByteOffset != 0 : !MINIMUM;
-      F dot = group_dot<BITS>(weights, codes + at * kGroup, centred ? starts[at] : 0);
+      constexpr bool corrected = code_correction(BITS, MINIMUM) != 0;
+      F dot = group_dot<BITS>(weights, codes + at * kGroup, corrected ? starts[at] : 0);
       acc[r] = fma(mul(dot, splat(scales[at])), scale, acc[r]);
       if (MINIMUM) acc[r] = fma(minimum, splat(weighted[at]), acc[r]);
     }

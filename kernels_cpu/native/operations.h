@@ -12,9 +12,9 @@ constexpr int kPanel = 16;
 // Panels follow one another; in a panel, groups. A group has its codes (256 bytes for 4 bits,
 // 512 for 8), 16 scales and, if any, 16 minima (IEEE half). Code bytes: vector j of 64 bytes
 // holds inputs 4j ... 4j + 3 of output 0, then of output 1, ...; with 4 bits, vector j < 4
-// has inputs 4j ... in the low and 16 + 4j ... in the high half-bytes. 8-bit codes are stored
-// plus 128. Weight = scale * (code - centre) + minimum, where centre is 8 for 4-bit codes
-// without minimum and 0 otherwise.
+// has inputs 4j ... in the low and 16 + 4j ... in the high half-bytes. Codes are 0 ... 15 and
+// 0 ... 255. Weight = scale * code + minimum, or without minima scale * (code - centre), where
+// centre is 8 for 4 bits and 128 for 8.
 struct Weight {
   const uint8_t* panels;
   int32_t rows;     // outputs; `parts` equal parts, each padded to whole panels
@@ -46,7 +46,8 @@ struct QuantizedRows {
   int8_t* codes;    // [tokens, columns]
   float* scale;     // [tokens, groups]
   float* weighted;  // [tokens, groups]: scale times the sum of the codes
-  int32_t* start;   // [tokens, groups]: -centre times the sum of the codes
+  int32_t* start;   // [tokens, groups]: where sums of products begin, so that they end as those
+                    // of the centred codes
 };
 
 constexpr int kMostDim = 256;

@@ -22,9 +22,9 @@ struct F {
 constexpr int kLinearRows = 4;
 constexpr int kAttentionRows = 1;
 #ifdef RTP_AVX_VNNI
-constexpr int kByteOffset = 128;
+constexpr int kByteShift = 0;
 #else
-constexpr int kByteOffset = 0;
+constexpr int kByteShift = 128;
 #endif
 
 RTP_INLINE F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
@@ -136,7 +136,7 @@ RTP_INLINE Codes load_codes(const uint8_t* p) {
   for (int j = 0; j < 16; j++) {
     const __m256i* at = reinterpret_cast<const __m256i*>(p + 32 * j);
     if (BITS == 8) {
-      codes.v[j] = _mm256_xor_si256(_mm256_loadu_si256(at), _mm256_set1_epi8(kByteOffset - 128));
+      codes.v[j] = _mm256_xor_si256(_mm256_loadu_si256(at), _mm256_set1_epi8(static_cast<char>(kByteShift)));
     } else if (j < 8) {
       __m256i packed = _mm256_loadu_si256(at);
       codes.v[j] = _mm256_and_si256(packed, low);

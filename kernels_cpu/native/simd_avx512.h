@@ -18,7 +18,7 @@ using I = __m512i;
 
 constexpr int kLinearRows = 8;     // rows of a product kernel
 constexpr int kAttentionRows = 4;  // query rows of the value kernel
-constexpr int kByteOffset = 128;   // group_dot<8> sums code + 128
+constexpr int kByteShift = 0;      // what group_dot<8> takes off each code
 
 RTP_INLINE F zero() { return _mm512_setzero_ps(); }
 RTP_INLINE F splat(float x) { return _mm512_set1_ps(x); }

@@ -16,7 +16,7 @@ struct F {
 
 constexpr int kLinearRows = 2;
 constexpr int kAttentionRows = 1;
-constexpr int kByteOffset = 0;
+constexpr int kByteShift = 128;
 
 #define RTP_LANES for (int i = 0; i < 16; i++)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from rtp_kernels.linear_weight import GROUP
 from rtp_kernels_cpu.linear import LLAMA, Variant
-from rtp_kernels_cpu.weights import GROUP, PackedWeight, WeightCodes, unpack
+from rtp_kernels_cpu.weights import PackedWeight, unpack
 
 _TINY = 1e-30
 """A group with no greater magnitude counts as zero."""
@@ -25,15 +26,16 @@ def quantize_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.where(finite[..., None], codes, 0.0), scale
 
 
-def product(x: torch.Tensor, weight: WeightCodes) -> torch.Tensor:
+def product(x: torch.Tensor, weight: PackedWeight) -> torch.Tensor:
     """float32 [tokens, in] -> float32 [tokens, out]: whole numbers within a group, then
     scales."""
+    unpacked = unpack(weight)
     codes, scale = quantize_rows(x)
-    groups = weight.codes.float().unflatten(1, (-1, GROUP)) - weight.centre
+    groups = unpacked.q.float().unflatten(1, (-1, GROUP)) - weight.centre
     dots = torch.einsum("tgk,ogk->tog", codes, groups)
-    out = (dots * scale[:, None] * weight.scale.float()).sum(-1)
-    if weight.minimum is not None:
-        out = out + (codes.sum(-1) * scale) @ weight.minimum.float().T
+    out = (dots * scale[:, None] * unpacked.scale.float()).sum(-1)
+    if weight.has_minimum:
+        out = out + (codes.sum(-1) * scale) @ unpacked.minimum.float().T
     return out
 
 
@@ -46,7 +48,7 @@ def rms_norm(x: torch.Tensor, norm: torch.Tensor, eps: float, variant: Variant) 
 
 def linear(x: torch.Tensor, weight: PackedWeight, bias: torch.Tensor | None = None) -> torch.Tensor:
     """See `linear.linear`."""
-    return _biased(product(x.float(), unpack(weight)), bias).to(x.dtype)
+    return _biased(product(x.float(), weight), bias).to(x.dtype)
 
 
 def norm_linear(
@@ -58,7 +60,7 @@ def norm_linear(
     variant: Variant = LLAMA,
 ) -> torch.Tensor:
     """See `linear.norm_linear`."""
-    done = product(rms_norm(x, norm, eps, variant), unpack(weight))
+    done = product(rms_norm(x, norm, eps, variant), weight)
     return _biased(done, bias).to(x.dtype)
 
 
@@ -69,7 +71,7 @@ def linear_residual(
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """See `linear.linear_residual`."""
-    done = _biased(product(x.float(), unpack(weight)), bias)
+    done = _biased(product(x.float(), weight), bias)
     return (done + residual.float()).to(x.dtype)
 
 
@@ -82,7 +84,7 @@ def norm_gate_up(
     variant: Variant = LLAMA,
 ) -> torch.Tensor:
     """See `linear.norm_gate_up`."""
-    done = product(rms_norm(x, norm, eps, variant), unpack(weight))
+    done = product(rms_norm(x, norm, eps, variant), weight)
     gate, up = _biased(done, bias).chunk(2, dim=-1)
     if variant.activation == "gelu_tanh":
         return (functional.gelu(gate, approximate="tanh") * up).to(x.dtype)
@@ -97,7 +99,7 @@ def head(
     variant: Variant = LLAMA,
 ) -> torch.Tensor:
     """See `linear.head`."""
-    return product(rms_norm(x, norm, eps, variant), unpack(weight))
+    return product(rms_norm(x, norm, eps, variant), weight)
 
 
 def _biased(values: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -6,9 +6,10 @@ from functools import cache
 
 import torch
 
+from rtp_kernels.linear_weight import quantize
 from rtp_kernels_cpu import linear, linear_reference
 from rtp_kernels_cpu.library import library
-from rtp_kernels_cpu.weights import pack, quantize
+from rtp_kernels_cpu.weights import pack
 
 _TOLERANCE = 2e-2
 """Of a float32 result's norm: well above rounding, far below any wrong layout."""

@@ -1,8 +1,9 @@
-"""Weights of 4 or 8 bits in groups of 32 inputs, and their packed form.
+"""The packed form of 4- and 8-bit weights in groups of 32 inputs.
 
-weight = scale * (code - centre) + minimum, where centre is 8 for 4-bit codes without minimum
-and 0 otherwise. That holds the GGUF types Q4_0 and Q8_0 (no minimum), Q4_1, and Q5_0 and Q5_1
-as 8-bit codes, without loss. The packed layout is described in native/operations.h.
+`rtp_kernels.linear_weight.GroupCodes` defines the format, weight = scale * code + minimum. Its
+codes and float16 numbers are kept as they are; a minimum that is -8 times (4 bits) or -128
+times (8 bits) the scale, as in GGUF's Q4_0 and Q8_0, is not stored. The layout is described in
+native/operations.h.
 """
 
 from __future__ import annotations
@@ -12,30 +13,11 @@ from dataclasses import dataclass, field
 
 import torch
 
+from rtp_kernels.linear_weight import GROUP, GroupCodes
 from rtp_kernels_cpu.library import WeightDescription
 
-GROUP = 32
 PANEL = 16
-
-
-@dataclass(frozen=True, slots=True)
-class WeightCodes:
-    """A matrix [rows, columns]: codes uint8 (4 bits, 0 ... 15) or int8 (8 bits), scale and
-    minimum (if any) float16 [rows, columns / 32]."""
-
-    codes: torch.Tensor
-    scale: torch.Tensor
-    minimum: torch.Tensor | None = None
-
-    @property
-    def bits(self) -> int:
-        """4 or 8."""
-        return 8 if self.codes.dtype == torch.int8 else 4
-
-    @property
-    def centre(self) -> int:
-        """What is taken from a code before scaling."""
-        return 8 if self.bits == 4 and self.minimum is None else 0
+_CENTRES = {4: 8, 8: 128}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,33 +45,38 @@ class PackedWeight:
         object.__setattr__(self, "address", ctypes.addressof(description))
 
     @property
+    def centre(self) -> int:
+        """What is taken from a code before scaling, where no minimum is stored."""
+        return 0 if self.has_minimum else _CENTRES[self.bits]
+
+    @property
     def shape(self) -> tuple[int, int]:
         """(rows, columns), as of a dense weight."""
         return self.rows, self.columns
 
 
-def pack(weight: WeightCodes, parts: int = 1) -> PackedWeight:
-    """Packed copy of `weight`. `parts` is 2 for gate rows stacked on up rows.
+def pack(codes: GroupCodes, parts: int = 1) -> PackedWeight:
+    """Packed copy of `codes`. `parts` is 2 for gate rows stacked on up rows.
 
     Raises ValueError when shapes or dtypes do not fit, for one if columns are no multiple of
     32: such a weight stays dense.
     """
-    _check(weight, parts)
-    rows, columns = weight.codes.shape
-    codes = _padded(weight.codes, parts)
-    four_inputs = codes.view(-1, PANEL, columns // GROUP, 8, 4).permute(0, 2, 3, 1, 4)
-    if weight.bits == 8:
-        packed = four_inputs.reshape(*four_inputs.shape[:2], 512).view(torch.uint8) ^ 128
-    else:
-        low, high = four_inputs.chunk(2, dim=2)
-        packed = (low | (high << 4)).reshape(*four_inputs.shape[:2], 256)
-    scalars = [weight.scale] if weight.minimum is None else [weight.scale, weight.minimum]
+    _check(codes, parts)
+    rows, columns = codes.q.shape
+    four_inputs = _padded(codes.q, parts).view(-1, PANEL, columns // GROUP, 8, 4)
+    packed = four_inputs.permute(0, 2, 3, 1, 4)
+    if codes.bits == 4:
+        low, high = packed.chunk(2, dim=2)
+        packed = low | (high << 4)
+    scalars = [codes.scale]
+    if has_minimum := not torch.equal(codes.minimum, codes.scale * -_CENTRES[codes.bits]):
+        scalars.append(codes.minimum)
     tail = [_scalar_bytes(values, parts) for values in scalars]
-    panels = torch.cat((packed, *tail), dim=2)
-    return PackedWeight(panels, rows, columns, weight.bits, weight.minimum is not None, parts)
+    panels = torch.cat((packed.flatten(2), *tail), dim=2)
+    return PackedWeight(panels, rows, columns, codes.bits, has_minimum, parts)
 
 
-def unpack(weight: PackedWeight) -> WeightCodes:
+def unpack(weight: PackedWeight) -> GroupCodes:
     """The inverse of `pack`."""
     panels = weight.panels
     count, groups, _ = panels.shape
@@ -97,67 +84,32 @@ def unpack(weight: PackedWeight) -> WeightCodes:
     packed = panels[:, :, :code_bytes].reshape(count, groups, -1, PANEL, 4)
     if weight.bits == 4:
         packed = torch.cat((packed & 15, packed >> 4), dim=2)
-    codes = packed.permute(0, 3, 1, 2, 4).reshape(count * PANEL, weight.columns)
-    if weight.bits == 8:
-        codes = (codes ^ 128).view(torch.int8)
+    q = packed.permute(0, 3, 1, 2, 4).reshape(count * PANEL, weight.columns)
     halves = panels[:, :, code_bytes:].contiguous().view(torch.float16)
     scalars = halves.view(count, groups, -1, PANEL).permute(2, 0, 3, 1).flatten(1, 2)
-    kept = [_unpadded(values, weight) for values in (codes, *scalars)]
-    return WeightCodes(kept[0], kept[1], kept[2] if weight.has_minimum else None)
+    scale = _unpadded(scalars[0], weight)
+    minimum = _unpadded(scalars[1], weight) if weight.has_minimum else scale * -weight.centre
+    return GroupCodes(weight.bits, _unpadded(q, weight), scale, minimum)
 
 
-def dequantize(weight: WeightCodes, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Dense [rows, columns]."""
-    groups = weight.codes.float().unflatten(1, (-1, GROUP)) - weight.centre
-    dense = groups * weight.scale.float()[..., None]
-    if weight.minimum is not None:
-        dense = dense + weight.minimum.float()[..., None]
-    return dense.flatten(1).to(dtype)
-
-
-def quantize(dense: torch.Tensor, bits: int) -> WeightCodes:
-    """Nearest codes of a dense [rows, columns]: 4 bits between the extremes of each group, as
-    Q4_1, or 8 bits symmetric, as Q8_0. Raises ValueError for other `bits` or odd columns."""
-    if bits not in (4, 8):
-        raise ValueError(f"bits must be 4 or 8, not {bits}")
-    if dense.shape[1] % GROUP:
-        raise ValueError(f"columns must be a multiple of {GROUP}, not {dense.shape[1]}")
-    groups = dense.float().unflatten(1, (-1, GROUP))
-    if bits == 8:
-        scale = (groups.abs().amax(-1) / 127).half()
-        codes = (groups / _divisor(scale)).round_().clamp_(-127, 127).to(torch.int8)
-        return WeightCodes(codes.flatten(1), scale)
-    low, high = groups.aminmax(dim=-1)
-    scale, minimum = ((high - low) / 15).half(), low.half()
-    steps = (groups - minimum.float()[..., None]) / _divisor(scale)
-    codes = steps.round_().clamp_(0, 15).to(torch.uint8)
-    return WeightCodes(codes.flatten(1), scale, minimum)
-
-
-def _divisor(scale: torch.Tensor) -> torch.Tensor:
-    """float32 with a last dimension of 1; 1 where the scale is 0."""
-    wide = scale.float()
-    return torch.where(wide == 0, 1.0, wide)[..., None]
-
-
-def _check(weight: WeightCodes, parts: int) -> None:
-    rows, columns = weight.codes.shape
-    if weight.codes.dtype not in (torch.uint8, torch.int8):
-        raise ValueError(f"codes must be uint8 (4 bits) or int8, not {weight.codes.dtype}")
-    if columns % GROUP:
-        raise ValueError(f"columns must be a multiple of {GROUP}, not {columns}: keep it dense")
+def _check(codes: GroupCodes, parts: int) -> None:
+    rows, columns = codes.q.shape
+    if codes.bits not in _CENTRES or codes.q.dtype != torch.uint8:
+        raise ValueError(f"codes must be uint8 of 4 or 8 bits, not {codes.q.dtype} of {codes.bits}")
     if not rows or not columns:
         raise ValueError(f"a weight of shape [{rows}, {columns}] is empty")
+    if columns % GROUP:
+        raise ValueError(f"columns must be a multiple of {GROUP}, not {columns}: keep it dense")
     if parts not in (1, 2) or rows % parts:
         raise ValueError(f"{rows} rows cannot be packed in {parts} parts (1, or 2 for gate and up)")
-    for name, values in (("scale", weight.scale), ("minimum", weight.minimum)):
+    for name, values in (("scale", codes.scale), ("minimum", codes.minimum)):
         wanted = (rows, columns // GROUP)
-        if values is not None and (values.dtype != torch.float16 or values.shape != wanted):
+        if values.dtype != torch.float16 or values.shape != wanted:
             raise ValueError(
                 f"{name} must be float16 {list(wanted)}, not {values.dtype} {list(values.shape)}"
             )
-    if weight.bits == 4 and int(weight.codes.max()) > 15:
-        raise ValueError("4-bit codes must be 0 ... 15; pass 8-bit codes as int8")
+    if codes.bits == 4 and int(codes.q.max()) > 15:
+        raise ValueError("4-bit codes must be 0 ... 15")
 
 
 def _padded(values: torch.Tensor, parts: int) -> torch.Tensor:

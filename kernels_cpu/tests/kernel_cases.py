@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import torch
 
-from rtp_kernels_cpu.weights import WeightCodes
+from rtp_kernels.linear_weight import GroupCodes
 
 KINDS = ("q4_0", "q4_1", "q8_0", "q8_1")
 
 
-def random_codes(rows: int, columns: int, kind: str, seed: int = 0) -> WeightCodes:
+def random_codes(rows: int, columns: int, kind: str, seed: int = 0) -> GroupCodes:
     """Any codes; scales and minima of realistic size, some of them subnormal or zero."""
     generator = torch.Generator().manual_seed(seed)
-    if kind.startswith("q4"):
-        codes = torch.randint(0, 16, (rows, columns), generator=generator, dtype=torch.uint8)
-    else:
-        codes = torch.randint(-128, 128, (rows, columns), generator=generator, dtype=torch.int8)
+    bits = int(kind[1])
+    q = torch.randint(0, 2**bits, (rows, columns), generator=generator, dtype=torch.uint8)
     groups = (rows, columns // 32)
     scale = (torch.randn(groups, generator=generator) * 0.02).half()
     scale[torch.rand(groups, generator=generator) < 0.05] = 3e-6
     scale[torch.rand(groups, generator=generator) < 0.05] = 0.0
     if kind.endswith("0"):
-        return WeightCodes(codes, scale)
-    return WeightCodes(codes, scale, (torch.randn(groups, generator=generator) * 0.1).half())
+        return GroupCodes(bits, q, scale, scale * -(2 ** (bits - 1)))
+    return GroupCodes(bits, q, scale, (torch.randn(groups, generator=generator) * 0.1).half())
 
 
 def random_rows(*shape: int, seed: int = 1) -> torch.Tensor:

@@ -1,73 +1,62 @@
-"""The weight format and its packing."""
+"""Packing of weight codes."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import kernel_cases as cases
 import pytest
 import torch
 
-from rtp_kernels_cpu.weights import WeightCodes, dequantize, pack, quantize, unpack
+from rtp_kernels.linear_weight import GroupCodes
+from rtp_kernels_cpu.weights import pack, unpack
+
+
+def assert_same(back: GroupCodes, codes: GroupCodes) -> None:
+    assert back.bits == codes.bits
+    assert torch.equal(back.q, codes.q)
+    assert torch.equal(back.scale, codes.scale)
+    assert torch.equal(back.minimum, codes.minimum)
 
 
 @pytest.mark.parametrize("kind", cases.KINDS)
 @pytest.mark.parametrize(("rows", "columns"), [(16, 32), (1, 32), (37, 96), (64, 320)])
 def test_unpacking_gives_back_every_code_scale_and_minimum(kind, rows, columns):
     codes = cases.random_codes(rows, columns, kind)
-    back = unpack(pack(codes))
-    assert torch.equal(back.codes, codes.codes)
-    assert torch.equal(back.scale, codes.scale)
-    assert (back.minimum is None) == (codes.minimum is None)
-    if codes.minimum is not None:
-        assert torch.equal(back.minimum, codes.minimum)
+    packed = pack(codes)
+    assert_same(unpack(packed), codes)
+    assert packed.shape == (rows, columns)
 
 
 def test_parts_are_padded_separately():
     codes = cases.random_codes(2 * 21, 64, "q4_1")
     packed = pack(codes, parts=2)
     assert packed.panels.shape[0] == 4
-    assert torch.equal(unpack(packed).codes, codes.codes)
+    assert_same(unpack(packed), codes)
 
 
-def test_gguf_q4_blocks_keep_their_values():
-    """Q4_0 is d * (q - 8), Q4_1 is d * q + m."""
-    q = torch.arange(16, dtype=torch.uint8).repeat(2)[None]
-    d, m = torch.tensor([[0.25]]).half(), torch.tensor([[-1.5]]).half()
-    assert torch.equal(dequantize(WeightCodes(q, d)), 0.25 * (q.float() - 8))
-    assert torch.equal(dequantize(WeightCodes(q, d, m)), 0.25 * q.float() - 1.5)
-
-
-@pytest.mark.parametrize(("bits", "bound"), [(4, 0.08), (8, 0.006)])
-def test_quantizing_keeps_a_dense_weight_within_its_step(bits, bound):
-    dense = torch.randn(40, 128, generator=torch.Generator().manual_seed(0))
-    error = dequantize(quantize(dense, bits)) - dense
-    assert error.norm() / dense.norm() < bound
-
-
-def test_quantizing_constant_groups_stays_finite():
-    dense = torch.cat((torch.zeros(16, 32), torch.full((16, 32), 0.5)), dim=1)
-    for bits in (4, 8):
-        assert torch.allclose(dequantize(quantize(dense, bits)), dense, atol=1e-3)
+@pytest.mark.parametrize(("kind", "num_bytes"), [("q4_0", 288), ("q4_1", 320), ("q8_0", 544)])
+def test_a_minimum_that_follows_from_the_scale_takes_no_room(kind, num_bytes):
+    """16 outputs and 32 inputs: 16 bytes of codes and 2 of scale an output with 4 bits."""
+    packed = pack(cases.random_codes(16, 32, kind))
+    assert packed.panels.nbytes == num_bytes
 
 
 @pytest.mark.parametrize(
-    ("codes", "message"),
+    ("change", "message"),
     [
-        (cases.random_codes(16, 64, "q4_1").codes[:, :40], "multiple of 32"),
-        (torch.zeros(16, 64, dtype=torch.int16), "uint8"),
-        (torch.full((16, 64), 16, dtype=torch.uint8), "0 ... 15"),
+        ({"q": torch.zeros(16, 40, dtype=torch.uint8)}, "multiple of 32"),
+        ({"q": torch.zeros(0, 64, dtype=torch.uint8)}, "empty"),
+        ({"q": torch.zeros(16, 64, dtype=torch.int8)}, "uint8"),
+        ({"bits": 5}, "4 or 8 bits"),
+        ({"q": torch.full((16, 64), 16, dtype=torch.uint8)}, "0 ... 15"),
+        ({"scale": torch.zeros(16, 2)}, "scale must be float16"),
+        ({"minimum": torch.zeros(8, 2).half()}, "minimum must be float16"),
     ],
 )
-def test_wrong_codes_are_refused(codes, message):
+def test_codes_that_do_not_fit_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        pack(WeightCodes(codes, torch.zeros(16, 2).half()))
-
-
-def test_wrong_scales_are_refused():
-    codes = cases.random_codes(16, 64, "q4_1")
-    with pytest.raises(ValueError, match="scale must be float16"):
-        pack(WeightCodes(codes.codes, codes.scale.float()))
-    with pytest.raises(ValueError, match="minimum must be float16"):
-        pack(WeightCodes(codes.codes, codes.scale, codes.scale[:8]))
+        pack(replace(cases.random_codes(16, 64, "q4_1"), **change))
 
 
 def test_odd_rows_cannot_be_two_parts():
