@@ -1,5 +1,6 @@
 // Attention over paged keys: rotate and store the new tokens, then share out (row, KV head,
 // queries, split of the keys).
+#include <algorithm>
 #include <atomic>
 #include <new>
 
@@ -127,8 +128,8 @@ RTP_EXPORT int32_t rtp_attention(const AttentionShape* shape, const AttentionPla
   if (!(phases & kAttend)) return 0;
   if (!reserve_items(&job)) return -1;
   if (job.num_items == 0) return 0;
-  const int64_t chunk = kChunkWork * job.num_items / (job.work + 1) + 1;
-  job.chunk = static_cast<int>(chunk < job.num_items ? chunk : job.num_items);
+  const int64_t chunk = kChunkWork * job.num_items / (job.work + 1);
+  job.chunk = static_cast<int>(std::clamp<int64_t>(chunk, 1, job.num_items));
   run_chunks((job.num_items + job.chunk - 1) / job.chunk, item_chunk, &job);
   return 0;
 }

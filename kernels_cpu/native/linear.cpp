@@ -1,4 +1,6 @@
 // One linear layer: quantize the rows, then share out the panels.
+#include <algorithm>
+
 #include "interface.h"
 #include "levels.h"
 #include "pool.h"
@@ -6,9 +8,10 @@
 
 namespace {
 
-constexpr int64_t kChunkWork = 1 << 19;  // multiplications a chunk at least: about 10 us
-constexpr int kChunksPerThread = 8;      // at least, where there is work for them
-constexpr int kCallerRows = 4;           // rows the caller quantizes alone
+// Weights of a chunk, for up to 8 rows: 4 to 30 us.
+constexpr int64_t kLeastWork = 1 << 16, kMostWork = 1 << 18;
+constexpr int kChunksPerThread = 8;  // where there is work for them
+constexpr int kCallerRows = 4;       // rows the caller quantizes alone
 
 struct LinearJob {
   const LinearCall* call;
@@ -45,14 +48,14 @@ void panel_chunk(const void* context, int index) {
   job.level->panels(*job.call, job.form, job.activation, job.rows, begin, end);
 }
 
-// Small chunks, so that a thread that loses its core keeps little of the work.
+// Small chunks, so that a thread that loses its core keeps little of the work, of equal size.
 int panels_a_chunk(const LinearJob& job) {
   const int64_t blocks = (job.call->tokens + 7) / 8, twice = job.form == Form::kGated ? 2 : 1;
-  const int64_t work = blocks * kPanel * job.call->weight->columns * twice;
-  const int64_t least = (kChunkWork + work - 1) / work;
+  const int64_t panel = blocks * kPanel * job.call->weight->columns * twice;
   const int64_t even = job.size / (kChunksPerThread * threads());
-  const int64_t chunk = even > least ? even : least;
-  return static_cast<int>(chunk < job.size ? chunk : job.size);
+  const int64_t wanted = std::clamp(even, kLeastWork / panel, kMostWork / panel);
+  const int64_t chunks = (job.size + wanted) / (wanted + 1);
+  return static_cast<int>((job.size + chunks - 1) / chunks);
 }
 
 }  // namespace
