@@ -111,6 +111,12 @@ RTP_INLINE void find_keys(const AttentionCall& call, const AttentionItem& item, 
   }
 }
 
+// Asks for the keys or values of 16 slots, which are wanted soon.
+RTP_INLINE void prefetch_slots(const uint16_t* plane, const int64_t* offsets, int dim) {
+  for (int key = 0; key < 16; key++)
+    for (int at = 0; at < dim; at += 32) __builtin_prefetch(plane + offsets[key] + at);
+}
+
 // sums[query][key] += products of N * 16 dimensions from `from` on, lane by lane.
 template <int N>
 RTP_TARGET void add_products(const uint16_t* plane, const int64_t* offsets, int from, int dim,
@@ -192,11 +198,13 @@ RTP_INLINE void hide(const AttentionCall& call, const AttentionItem& item, int p
   }
 }
 
-// scores [count, kTile] of the tile's keys, 16 at a time.
+// scores [count, kTile] of the tile's keys, 16 at a time. Meanwhile the tile's values and the
+// keys of the tile that follows in `offsets` are fetched.
 RTP_TARGET void score_tile(const AttentionCall& call, const AttentionItem& item, int tile,
                            const int64_t* offsets, const Queries& queries, float* scores) {
   const AttentionShape& shape = *call.shape;
   const uint16_t* plane = call.keys + item.kv_head * call.head_stride;
+  const uint16_t* values = call.values + item.kv_head * call.head_stride;
   alignas(64) float sums[kQueries * 256];
   for (int part = 0; part < kTile; part += 16) {
     const int key = tile + part;
@@ -205,6 +213,8 @@ RTP_TARGET void score_tile(const AttentionCall& call, const AttentionItem& item,
         store(scores + query * kTile + part, splat(-INFINITY));
       continue;
     }
+    prefetch_slots(values, offsets + part, shape.dim);
+    if (tile + kTile < item.key_end) prefetch_slots(plane, offsets + kTile + part, shape.dim);
     for (int from = 0; from < shape.dim; from += kBlock) {
       const int rest = shape.dim - from;
       const int64_t* at = offsets + part;
@@ -280,9 +290,12 @@ RTP_TARGET void attend(const AttentionCall& call, const AttentionItem& item, flo
   for (int query = 0; query < count; query++) peaks[query] = -INFINITY;
   std::memset(totals, 0, sizeof(float) * count * (dim + 1));
   alignas(64) float scores[kQueries * kTile];
-  int64_t offsets[kTile];
-  for (int tile = item.key_begin / kTile * kTile; tile < item.key_end; tile += kTile) {
-    find_keys(call, item, tile, offsets);
+  int64_t offsets[2 * kTile];  // of a tile and the next
+  const int first = item.key_begin / kTile * kTile;
+  find_keys(call, item, first, offsets + kTile);
+  for (int tile = first; tile < item.key_end; tile += kTile) {
+    std::memcpy(offsets, offsets + kTile, sizeof(int64_t) * kTile);
+    find_keys(call, item, tile + kTile, offsets + kTile);
     score_tile(call, item, tile, offsets, queries, scores);
     for (int query = 0; query < count; query++)
       weigh(scores + query * kTile, peaks + query, totals + query, values + query * dim, dim);
