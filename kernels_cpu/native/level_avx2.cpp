@@ -6,7 +6,7 @@
 #include "levels.h"
 
 const Level* avx2_level() {
-  static const Level level = {"avx2", quantize, panels, rotate, attend, merge};
+  static const Level level = {"avx2", prepare, panels, rotate, attend, merge};
   return &level;
 }
 #endif

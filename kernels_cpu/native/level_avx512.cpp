@@ -6,7 +6,7 @@
 #include "levels.h"
 
 const Level* avx512_level() {
-  static const Level level = {"avx512", quantize, panels, rotate, attend, merge};
+  static const Level level = {"avx512", prepare, panels, rotate, attend, merge};
   return &level;
 }
 #endif

@@ -7,7 +7,7 @@
 #include "levels.h"
 
 const Level* avx_vnni_level() {
-  static const Level level = {"avx_vnni", quantize, panels, rotate, attend, merge};
+  static const Level level = {"avx_vnni", prepare, panels, rotate, attend, merge};
   return &level;
 }
 #endif

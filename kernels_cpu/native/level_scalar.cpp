@@ -5,6 +5,6 @@
 #include "levels.h"
 
 const Level* scalar_level() {
-  static const Level level = {"scalar", quantize, panels, rotate, attend, merge};
+  static const Level level = {"scalar", prepare, panels, rotate, attend, merge};
   return &level;
 }

@@ -1,4 +1,4 @@
-// One linear layer: quantize the rows, then share out the panels.
+// One linear layer: prepare the rows, then share out the panels.
 #include <algorithm>
 
 #include "interface.h"
@@ -11,12 +11,12 @@ namespace {
 // Weights of a chunk, for up to 8 rows: 4 to 30 us.
 constexpr int64_t kLeastWork = 1 << 16, kMostWork = 1 << 18;
 constexpr int kChunksPerThread = 8;  // where there is work for them
-constexpr int kCallerRows = 4;       // rows the caller quantizes alone
+constexpr int kCallerRows = 4;       // rows the caller prepares alone
 
 struct LinearJob {
   const LinearCall* call;
   const Level* level;
-  QuantizedRows rows;
+  PreparedRows rows;
   Form form;
   Activation activation;
   int size, chunk;  // panels, and how many a chunk has
@@ -25,6 +25,10 @@ struct LinearJob {
 bool reserve_rows(LinearJob* job) {
   static thread_local Scratch scratch;
   const size_t tokens = job->call->tokens, columns = job->call->weight->columns;
+  if (job->call->weight->bits == 16) {
+    job->rows.wide = reinterpret_cast<float*>(scratch.reserve(tokens * columns * sizeof(float)));
+    return job->rows.wide != nullptr;
+  }
   const size_t scalars = tokens * (columns / kGroup);
   const size_t code_bytes = (tokens * columns + 63) / 64 * 64;
   char* memory = scratch.reserve(code_bytes + 12 * scalars);
@@ -36,9 +40,9 @@ bool reserve_rows(LinearJob* job) {
   return true;
 }
 
-void quantize_chunk(const void* context, int index) {
+void prepare_chunk(const void* context, int index) {
   const LinearJob& job = *static_cast<const LinearJob*>(context);
-  job.level->quantize(*job.call, job.rows, index, index + 1);
+  job.level->prepare(*job.call, job.rows, index, index + 1);
 }
 
 void panel_chunk(const void* context, int index) {
@@ -71,9 +75,9 @@ RTP_EXPORT int32_t rtp_linear(const Weight* weight, const uint16_t* x, int32_t t
                 static_cast<Activation>(activation), 0, 1};
   if (!reserve_rows(&job)) return -1;
   if (tokens <= kCallerRows)
-    job.level->quantize(call, job.rows, 0, tokens);
+    job.level->prepare(call, job.rows, 0, tokens);
   else
-    run_chunks(tokens, quantize_chunk, &job);
+    run_chunks(tokens, prepare_chunk, &job);
   const int width = job.form == Form::kGated ? weight->rows / 2 : weight->rows;
   job.size = (width + kPanel - 1) / kPanel;
   job.chunk = panels_a_chunk(job);

@@ -15,11 +15,13 @@ constexpr int kPanel = 16;
 // has inputs 4j ... in the low and 16 + 4j ... in the high half-bytes. Codes are 0 ... 15 and
 // 0 ... 255. Weight = scale * code + minimum, or without minima scale * (code - centre), where
 // centre is 8 for 4 bits and 128 for 8.
+//
+// With 16 bits there are no panels: `panels` is the bf16 matrix itself, never padded.
 struct Weight {
   const uint8_t* panels;
   int32_t rows;     // outputs; `parts` equal parts, each padded to whole panels
   int32_t columns;  // inputs, a multiple of 32
-  int32_t bits;     // 4 or 8
+  int32_t bits;     // 4, 8 or 16
   int32_t has_minimum;
   int32_t parts;  // 1, or 2: gate rows, then up rows
 };
@@ -41,13 +43,15 @@ struct LinearCall {
 
 enum class Form : int32_t { kPlain = 0, kGated = 1, kLogits = 2 };
 
-// Quantized activations, row after row.
-struct QuantizedRows {
+// Activations as the products take them, row after row: `wide` for bf16 weights, the others
+// for codes.
+struct PreparedRows {
   int8_t* codes;    // [tokens, columns]
   float* scale;     // [tokens, groups]
   float* weighted;  // [tokens, groups]: scale times the sum of the codes
   int32_t* start;   // [tokens, groups]: where sums of products begin, so that they end as those
                     // of the centred codes
+  float* wide;      // [tokens, columns]
 };
 
 constexpr int kMostDim = 256;
@@ -115,12 +119,12 @@ constexpr int64_t partial_size(int count, int dim) {
 
 struct Level {
   const char* name;
-  // Quantize rows [begin, end) of a call.
-  void (*quantize)(const LinearCall& call, const QuantizedRows& rows, int begin, int end);
+  // Rows [begin, end) of a call, normed if asked.
+  void (*prepare)(const LinearCall& call, const PreparedRows& rows, int begin, int end);
   // Panels [begin, end) of a call for all tokens. In the gated form panel i stands for gate
   // panel i with up panel i.
   void (*panels)(const LinearCall& call, Form form, Activation activation,
-                 const QuantizedRows& rows, int begin, int end);
+                 const PreparedRows& rows, int begin, int end);
   // Rotated queries of tokens [begin, end) to `rotated`, keys and values to their slots.
   void (*rotate)(const AttentionCall& call, uint16_t* rotated, int begin, int end);
   void (*attend)(const AttentionCall& call, const AttentionItem& item, float* partial);

@@ -20,6 +20,7 @@ struct F {
 };
 
 constexpr int kLinearRows = 4;
+constexpr int kDenseRows = 1;
 constexpr int kAttentionRows = 1;
 #ifdef RTP_AVX_VNNI
 constexpr int kByteShift = 0;

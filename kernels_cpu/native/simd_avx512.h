@@ -16,7 +16,8 @@ namespace {
 using F = __m512;
 using I = __m512i;
 
-constexpr int kLinearRows = 8;     // rows of a product kernel
+constexpr int kLinearRows = 8;     // rows of a product kernel, with codes
+constexpr int kDenseRows = 4;      // and with bf16 weights
 constexpr int kAttentionRows = 4;  // query rows of the value kernel
 constexpr int kByteShift = 0;      // what group_dot<8> takes off each code
 

@@ -15,6 +15,7 @@ struct F {
 };
 
 constexpr int kLinearRows = 2;
+constexpr int kDenseRows = 1;
 constexpr int kAttentionRows = 1;
 constexpr int kByteShift = 128;
 

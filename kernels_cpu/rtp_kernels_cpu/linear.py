@@ -1,8 +1,9 @@
-"""Linear layers over packed weights, for few rows: decoding and verifying.
+"""Linear layers for few rows: decoding and verifying.
 
 Signatures are those of `rtp_kernels`, with a `PackedWeight` for the dense weight. Activations
-and results are bfloat16. Inputs are quantized to 8 bits in groups of 32, products summed in
-float32 and rounded once, after bias, residual or activation. A row has the same bits whatever
+and results are bfloat16. For weights of 4 and 8 bits, inputs are quantized to 8 bits in groups
+of 32; for bfloat16 weights they are not. Products are summed in float32 and rounded once,
+after bias, residual or activation. A row has the same bits whatever
 other rows share the call, on every number of threads and every instruction set.
 """
 
@@ -103,7 +104,8 @@ def _output(
 ) -> torch.Tensor:
     if x.dim() != 2 or x.shape[1] != weight.columns:
         raise ValueError(f"x must be [tokens, {weight.columns}], not {list(x.shape)}")
-    if weight.parts == 2 and width == weight.rows and weight.rows % 32:
+    padded = weight.bits < 16 and weight.parts == 2 and weight.rows % 32
+    if padded and width == weight.rows:
         raise ValueError("a weight packed in 2 padded parts only serves norm_gate_up")
     return torch.empty(x.shape[0], width, dtype=dtype)
 

@@ -28,7 +28,9 @@ def quantize_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def product(x: torch.Tensor, weight: PackedWeight) -> torch.Tensor:
     """float32 [tokens, in] -> float32 [tokens, out]: whole numbers within a group, then
-    scales."""
+    scales. Plainly for bfloat16 weights."""
+    if weight.bits == 16:
+        return x @ weight.panels.float().T
     unpacked = unpack(weight)
     codes, scale = quantize_rows(x)
     groups = unpacked.q.float().unflatten(1, (-1, GROUP)) - weight.centre

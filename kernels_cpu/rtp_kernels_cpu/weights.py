@@ -1,4 +1,4 @@
-"""The packed form of 4- and 8-bit weights in groups of 32 inputs.
+"""Weights as the library reads them: packed codes of 4 and 8 bits, or bfloat16 as it is.
 
 `rtp_kernels.linear_weight.GroupCodes` defines the format, weight = scale * code + minimum. Its
 codes and float16 numbers are kept as they are; a minimum that is -8 times (4 bits) or -128
@@ -22,7 +22,8 @@ _CENTRES = {4: 8, 8: 128}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedWeight:
-    """Panels of 16 outputs, uint8 [panels, groups, bytes of a group].
+    """Panels of 16 outputs, uint8 [panels, groups, bytes of a group]; with 16 bits the dense
+    bfloat16 [rows, columns].
 
     `parts` equal parts of `rows` are padded to whole panels separately. `address` is that of
     the description the library reads; both live as long as this object.
@@ -47,7 +48,7 @@ class PackedWeight:
     @property
     def centre(self) -> int:
         """What is taken from a code before scaling, where no minimum is stored."""
-        return 0 if self.has_minimum else _CENTRES[self.bits]
+        return 0 if self.has_minimum else _CENTRES.get(self.bits, 0)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -76,6 +77,18 @@ def pack(codes: GroupCodes, parts: int = 1) -> PackedWeight:
     return PackedWeight(panels, rows, columns, codes.bits, has_minimum, parts)
 
 
+def borrow(weight: torch.Tensor, parts: int = 1) -> PackedWeight:
+    """A dense bfloat16 [rows, columns] as a weight of the library: nothing is copied.
+
+    Raises ValueError for another dtype or layout and for columns no multiple of 32.
+    """
+    if weight.dtype != torch.bfloat16 or weight.dim() != 2 or not weight.is_contiguous():
+        raise ValueError(f"expected a contiguous bfloat16 matrix, not {weight.dtype}")
+    rows, columns = weight.shape
+    _check_shape(rows, columns, parts)
+    return PackedWeight(weight, rows, columns, 16, has_minimum=False, parts=parts)
+
+
 def unpack(weight: PackedWeight) -> GroupCodes:
     """The inverse of `pack`."""
     panels = weight.panels
@@ -96,12 +109,7 @@ def _check(codes: GroupCodes, parts: int) -> None:
     rows, columns = codes.q.shape
     if codes.bits not in _CENTRES or codes.q.dtype != torch.uint8:
         raise ValueError(f"codes must be uint8 of 4 or 8 bits, not {codes.q.dtype} of {codes.bits}")
-    if not rows or not columns:
-        raise ValueError(f"a weight of shape [{rows}, {columns}] is empty")
-    if columns % GROUP:
-        raise ValueError(f"columns must be a multiple of {GROUP}, not {columns}: keep it dense")
-    if parts not in (1, 2) or rows % parts:
-        raise ValueError(f"{rows} rows cannot be packed in {parts} parts (1, or 2 for gate and up)")
+    _check_shape(rows, columns, parts)
     for name, values in (("scale", codes.scale), ("minimum", codes.minimum)):
         wanted = (rows, columns // GROUP)
         if values.dtype != torch.float16 or values.shape != wanted:
@@ -110,6 +118,15 @@ def _check(codes: GroupCodes, parts: int) -> None:
             )
     if codes.bits == 4 and int(codes.q.max()) > 15:
         raise ValueError("4-bit codes must be 0 ... 15")
+
+
+def _check_shape(rows: int, columns: int, parts: int) -> None:
+    if not rows or not columns:
+        raise ValueError(f"a weight of shape [{rows}, {columns}] is empty")
+    if columns % GROUP:
+        raise ValueError(f"columns must be a multiple of {GROUP}, not {columns}: keep it dense")
+    if parts not in (1, 2) or rows % parts:
+        raise ValueError(f"{rows} rows cannot be in {parts} parts (1, or 2 for gate and up)")
 
 
 def _padded(values: torch.Tensor, parts: int) -> torch.Tensor:

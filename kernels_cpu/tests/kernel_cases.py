@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 
 from rtp_kernels.linear_weight import GroupCodes
+from rtp_kernels_cpu.weights import PackedWeight, borrow, pack
 
 KINDS = ("q4_0", "q4_1", "q8_0", "q8_1")
+ALL_KINDS = (*KINDS, "bf16")
 
 
 def random_codes(rows: int, columns: int, kind: str, seed: int = 0) -> GroupCodes:
@@ -21,6 +23,13 @@ def random_codes(rows: int, columns: int, kind: str, seed: int = 0) -> GroupCode
     if kind.endswith("0"):
         return GroupCodes(bits, q, scale, scale * -(2 ** (bits - 1)))
     return GroupCodes(bits, q, scale, (torch.randn(groups, generator=generator) * 0.1).half())
+
+
+def random_weight(rows: int, columns: int, kind: str, parts: int = 1) -> PackedWeight:
+    """Of one of `KINDS`, or bfloat16."""
+    if kind == "bf16":
+        return borrow(random_rows(rows, columns, seed=5) * columns**-0.5, parts)
+    return pack(random_codes(rows, columns, kind), parts)
 
 
 def random_rows(*shape: int, seed: int = 1) -> torch.Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rtp_kernels.linear_weight import GroupCodes
-from rtp_kernels_cpu.weights import pack, unpack
+from rtp_kernels_cpu.weights import borrow, pack, unpack
 
 
 def assert_same(back: GroupCodes, codes: GroupCodes) -> None:
@@ -62,3 +62,23 @@ def test_codes_that_do_not_fit_are_refused(change, message):
 def test_odd_rows_cannot_be_two_parts():
     with pytest.raises(ValueError, match="2 parts"):
         pack(cases.random_codes(33, 32, "q8_0"), parts=2)
+
+
+def test_a_dense_weight_is_borrowed_not_copied():
+    dense = torch.randn(40, 64).bfloat16()
+    borrowed = borrow(dense)
+    assert borrowed.panels.data_ptr() == dense.data_ptr()
+    assert borrowed.shape == (40, 64)
+
+
+@pytest.mark.parametrize(
+    ("dense", "message"),
+    [
+        (torch.zeros(16, 64), "bfloat16"),
+        (torch.zeros(64, 16).bfloat16().T, "contiguous"),
+        (torch.zeros(16, 48).bfloat16(), "multiple of 32"),
+    ],
+)
+def test_a_dense_weight_that_does_not_fit_is_refused(dense, message):
+    with pytest.raises(ValueError, match=message):
+        borrow(dense)
