@@ -1,0 +1,51 @@
+"""Compiles the library when sources are newer; without a compiler the tests are skipped."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+
+def build_module():
+    """hatch_build.py, which is no package."""
+    spec = importlib.util.spec_from_file_location("rtp_hatch_build", ROOT / "hatch_build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def stale(library: Path) -> bool:
+    if not library.exists():
+        return True
+    sources = [ROOT / "hatch_build.py", *(ROOT / "native").iterdir()]
+    return library.stat().st_mtime < max(path.stat().st_mtime for path in sources)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def native():
+    pytest.importorskip("torch")
+    build = build_module()
+    if stale(build.LIBRARY):
+        try:
+            build.find_compiler()
+        except RuntimeError as error:
+            pytest.skip(str(error))
+        build.compile_library()
+
+
+@pytest.fixture(autouse=True)
+def default_settings(native):
+    """Every test starts on the best instruction set and one thread."""
+    from rtp_kernels_cpu import library
+
+    library.use_level(library.levels()[0])
+    library.set_threads(1)
+    yield
+    library.use_level(library.levels()[0])
+    library.set_threads(1)
