@@ -1,6 +1,6 @@
 """The engine against Hugging Face transformers, same model, dtype and threads, interleaved.
 
-    python bench/vs_transformers.py [--model demo] [--dtype bfloat16] [--threads 2] [--json FILE]
+    python bench/vs_transformers.py [MODEL] [--dtype float32] [--threads 2] [--json FILE]
 
 Each point runs both systems in turn, `--repeats` times, and compares medians of the decode
 step and of the time to the first token. Ratios above 1 mean the engine is faster.
@@ -8,10 +8,10 @@ step and of the time to the first token. Ratios above 1 mean the engine is faste
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +20,8 @@ import torch
 
 from rtp_core.bench.measure import random_prompts, run_batch
 from rtp_core.bench.transformers_rival import hugging_face_model, run_rival
+from rtp_core.cli.options import engine_parser, parse_config
 from rtp_core.config.environment import cache_dir
-from rtp_core.config.read import load_config
 from rtp_core.engine.assemble import build_engine
 from rtp_core.engine.contract import Engine
 from rtp_core.loading.demo import resolve_model
@@ -72,25 +72,17 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="demo")
-    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
+    parser = engine_parser("bench", "The engine against transformers, interleaved.")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments, config = parse_config(parser, sys.argv[1:])
     torch.set_num_threads(arguments.threads)
-    path = resolve_model(arguments.model, cache_dir())
-    overrides = {"model": str(path), "dtype": arguments.dtype}
-    for one in arguments.set:
-        key, _, value = one.partition("=")
-        section, _, name = key.partition(".")
-        overrides.setdefault(section, {})[name] = value
-    engine = build_engine(load_config(overrides=overrides))
-    model = hugging_face_model(path, arguments.dtype)
+    engine = build_engine(config)
+    dtype = engine.info.dtype
+    model = hugging_face_model(resolve_model(config.model.path, cache_dir()), dtype)
     points = [measure(engine, model, shape, arguments.repeats) for shape in POINTS]
-    print(f"threads {arguments.threads}, {arguments.dtype}, load {os.getloadavg()[0]:.1f}")
+    print(f"threads {arguments.threads}, {dtype}, load {os.getloadavg()[0]:.1f}")
     print("batch context   step ms  rival ms  ratio   tok/s    TTFT ms  rival ms  ratio")
     for one in points:
         print(

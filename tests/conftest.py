@@ -38,12 +38,22 @@ def tiny_hf_model():
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tiny_hf_model, tmp_path_factory) -> Path:
-    """Its directory: safetensors, configuration, tokenizer and chat template."""
-    directory = tmp_path_factory.mktemp("tiny-llama")
-    tiny_hf_model.save_pretrained(directory)
-    write_byte_tokenizer(directory)
-    return directory
+def save_model(tmp_path_factory):
+    """Writes a model of that vocabulary: safetensors, configuration, tokenizer, template."""
+
+    def save(model) -> Path:
+        directory = tmp_path_factory.mktemp("model")
+        model.save_pretrained(directory)
+        write_byte_tokenizer(directory)
+        return directory
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_hf_model, save_model) -> Path:
+    """The directory of the tiny Llama."""
+    return save_model(tiny_hf_model)
 
 
 def write_byte_tokenizer(directory: Path) -> None:

@@ -13,6 +13,10 @@ OPERATIONS = (
     "norm_linear",
     "linear_residual",
     "norm_gate_up",
+    "norm_gate_up_gelu",
+    "linear_norm_residual",
+    "moe_gate_up_down",
+    "soft_cap",
     "block_copy",
     "paged_attention",
     "merge_attention",
@@ -35,7 +39,15 @@ _IMPLEMENTATIONS: list[Implementation] = [
     for name in OPERATIONS
 ] + [
     Implementation(name, "cpu", f"rtp_kernels.{name}.cpu", frozenset({"cpu"}), 10)
-    for name in ("norm_linear", "linear_residual", "norm_gate_up", "paged_attention")
+    for name in (
+        "norm_linear",
+        "linear_residual",
+        "norm_gate_up",
+        "norm_gate_up_gelu",
+        "linear_norm_residual",
+        "moe_gate_up_down",
+        "paged_attention",
+    )
 ]
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rtp_kernels.invariant import invariant_linear
+from rtp_kernels.norm_linear.cpu import rms_norm as fused_rms_norm
 from rtp_kernels.norm_linear.reference import rms_norm
 from rtp_kernels.registry import resolve
 
@@ -22,15 +23,25 @@ def arguments(operation, rows, hidden, width, dtype, *, bias=False):
     """The operation's arguments; weights scaled so that outputs are of order one."""
     x = random(rows, hidden, dtype=dtype)
     norm = random(hidden, dtype=dtype, seed=1)
-    outputs = 2 * width if operation == "norm_gate_up" else width
+    outputs = 2 * width if operation.startswith("norm_gate_up") else width
     weight = random(outputs, hidden, dtype=dtype, seed=2) * hidden**-0.5
     extra = random(outputs, dtype=dtype, seed=3) if bias else None
+    residual = random(rows, width, dtype=dtype, seed=4)
     if operation == "linear_residual":
-        return [x, weight, random(rows, width, dtype=dtype, seed=4), extra]
+        return [x, weight, residual, extra]
+    if operation == "linear_norm_residual":
+        return [x, weight, random(width, dtype=dtype, seed=1), EPS, residual, extra]
     return [x, norm, EPS, weight, extra]
 
 
-OPERATIONS = ("norm_linear", "linear_residual", "norm_gate_up")
+OPERATIONS = (
+    "norm_linear",
+    "linear_residual",
+    "norm_gate_up",
+    "norm_gate_up_gelu",
+    "linear_norm_residual",
+)
+NORMED = {"norm_linear": 1, "norm_gate_up_gelu": 1, "linear_norm_residual": 2}
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -86,6 +97,8 @@ def test_no_argument_is_changed(operation, dtype):
         ("linear_residual", 2048, 130),
         ("norm_gate_up", 576, 1000),
         ("norm_gate_up", 48, 96),
+        ("norm_gate_up_gelu", 48, 97),
+        ("linear_norm_residual", 48, 97),
     ],
 )
 def test_float32_rows_have_the_same_bits_in_any_company(operation, hidden, width, threads):
@@ -93,13 +106,13 @@ def test_float32_rows_have_the_same_bits_in_any_company(operation, hidden, width
     given = arguments(operation, total, hidden, width, "float32", bias=True)
     run = resolve(operation, "cpu", "float32")
     whole = run(*given)
-    residual = operation == "linear_residual"
+    residual = {"linear_residual": 2, "linear_norm_residual": 4}.get(operation)
     for rows in (1, 2, 11, 33, 64, 65, 129, 255, 777):
         for at in {3, total - rows} if rows < total else ():
             part = list(given)
             part[0] = given[0][at : at + rows]
             if residual:
-                part[2] = given[2][at : at + rows]
+                part[residual] = given[residual][at : at + rows]
             assert torch.equal(run(*part), whole[at : at + rows]), (rows, at, threads)
 
 
@@ -117,6 +130,39 @@ def test_weight_that_is_a_view_is_read_right(threads):
     torch.testing.assert_close(
         invariant_linear(x, weight, None), x @ weight.T, atol=1e-5, rtol=1e-5
     )
+
+
+@pytest.mark.parametrize(("operation", "norm_at"), NORMED.items())
+def test_a_float32_norm_weight_is_applied_before_rounding(operation, norm_at):
+    given = arguments(operation, 7, 64, 96, "bfloat16")
+    given[norm_at] = given[norm_at].float() + 1.001
+    expected = resolve(operation, "anything", "bfloat16")(*given)
+    got = resolve(operation, "cpu", "bfloat16")(*given)
+    assert got.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(got, expected, atol=3e-2, rtol=3e-2)
+    x, norm = given[0], torch.full((64,), 1.001)
+    wide = (x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + EPS)) * norm
+    assert torch.equal(rms_norm(x, norm, EPS), wide.bfloat16())
+    assert torch.equal(fused_rms_norm(x, norm, EPS), wide.bfloat16())
+
+
+def test_gelu_is_the_tanh_approximation():
+    x, norm = random(5, 64), torch.ones(64)
+    weight = torch.cat((torch.eye(64), torch.zeros(64, 64)))
+    bias = torch.cat((torch.zeros(64), torch.ones(64)))
+    gate = rms_norm(x, norm, EPS)
+    got = resolve("norm_gate_up_gelu", "cpu", "float32")(x * 30, norm, EPS, weight, bias)
+    expected = torch.nn.functional.gelu(gate, approximate="tanh")
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cap", [0.5, 30.0])
+def test_soft_cap_limits_and_keeps_small_values(cap):
+    soft_cap = resolve("soft_cap", "cpu", "float32")
+    x = torch.tensor([-1e9, -1e-4, 0.0, 1e-4, 1e9])
+    got = soft_cap(x, cap)
+    torch.testing.assert_close(got, torch.tensor([-cap, -1e-4, 0.0, 1e-4, cap]))
+    assert x[0] == -1e9
 
 
 def test_rms_norm_is_computed_in_float32():

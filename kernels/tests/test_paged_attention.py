@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from rtp_kernels.paged_attention.plan import (
+    KEY_TILE,
     AttentionPlan,
     Batch,
     Geometry,
@@ -16,9 +17,11 @@ from rtp_kernels.paged_attention.plan import (
     ancestor_mask,
     consecutive,
     key_index,
+    num_unseen,
     row_keys,
     slot_of,
 )
+from rtp_kernels.paged_attention.reference import visible
 from rtp_kernels.paged_attention.rotary import rotary_tables, rotate
 from rtp_kernels.registry import resolve
 
@@ -27,8 +30,8 @@ SLOTS = 96 * BLOCK
 TOLERANCE = {"float32": (2e-5, 1e-4), "bfloat16": (3e-2, 3e-2)}
 
 
-def geometry_of(group=3, dim=64, kv_heads=2, window=None):
-    return Geometry(group * kv_heads, kv_heads, dim, BLOCK, dim**-0.5, window)
+def geometry_of(group=3, dim=64, kv_heads=2, window=None, softcap=None):
+    return Geometry(group * kv_heads, kv_heads, dim, BLOCK, dim**-0.5, window, softcap)
 
 
 def normal(*shape, dtype="float32", seed=0):
@@ -42,10 +45,12 @@ def planes_of(geometry, dtype, seed=5):
     return tuple(normal(*shape, dtype=dtype, seed=seed + k)[:, :SLOTS] for k in range(2))
 
 
-def plan_of(rows, dtype, *, rotary_dim=64, batch=False):
+def plan_of(rows, dtype, *, rotary_dim=64, batch=False, window=None, unit=None):
+    """With a `unit`, keys that no query sees are left out in multiples of it."""
     positions, slots, writers, keys, begin = [], [], [], [], 0
     for row in rows:
-        keys.append(row_keys(row, begin, BLOCK, "cpu"))
+        skip = num_unseen(row.start, window, unit) if unit else 0
+        keys.append(row_keys(row, begin, BLOCK, "cpu", skip))
         for number in range(row.num_new):
             positions.append(row.start + number)
             if row.writes:
@@ -91,10 +96,27 @@ def qkv_for(plan, geometry, dtype, seed=9):
 
 
 def run(
-    device, dtype, rows, geometry, *, qkv=None, planes=None, norms=None, lse=False, batch=False
+    device,
+    dtype,
+    rows,
+    geometry,
+    *,
+    qkv=None,
+    planes=None,
+    norms=None,
+    lse=False,
+    batch=False,
+    unit=None,
 ):
     """(out, planes after, lse or None) of one call."""
-    plan = plan_of(rows, dtype, batch=batch, rotary_dim=geometry.head_dim)
+    plan = plan_of(
+        rows,
+        dtype,
+        batch=batch,
+        rotary_dim=geometry.head_dim,
+        window=geometry.window,
+        unit=unit,
+    )
     qkv = qkv_for(plan, geometry, dtype) if qkv is None else qkv
     planes = planes_of(geometry, dtype) if planes is None else planes
     logs = torch.full((plan.num_tokens, geometry.num_heads), torch.nan) if lse else None
@@ -124,10 +146,10 @@ ROWS = {
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("window", [None, 24])
+@pytest.mark.parametrize(("window", "softcap"), [(None, None), (24, None), (None, 2.0), (24, 2.0)])
 @pytest.mark.parametrize("name", ROWS)
-def test_cpu_form_equals_the_definition(name, window, dtype):
-    geometry = geometry_of(window=window)
+def test_cpu_form_equals_the_definition(name, window, softcap, dtype):
+    geometry = geometry_of(window=window, softcap=softcap)
     expected, reference_planes, logs = run("any", dtype, ROWS[name], geometry, lse=True)
     got, planes, _ = run("cpu", dtype, ROWS[name], geometry)
     absolute, relative = TOLERANCE[dtype]
@@ -187,6 +209,50 @@ def test_window_hides_older_keys():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("window", [1, 24, 100])
+@pytest.mark.parametrize("name", ROWS)
+def test_keys_nobody_sees_can_be_left_out(name, window, dtype):
+    geometry = geometry_of(window=window)
+    unit = KEY_TILE if dtype == "float32" else BLOCK
+    whole, _, _ = run("cpu", dtype, ROWS[name], geometry)
+    for device in ("any", "cpu"):
+        got, _, _ = run(device, dtype, ROWS[name], geometry, unit=unit)
+        absolute, relative = TOLERANCE[dtype]
+        torch.testing.assert_close(got, whole, atol=absolute, rtol=relative)
+    assert dtype != "float32" or torch.equal(got, whole)
+
+
+def test_unseen_keys_are_counted_in_whole_units():
+    assert num_unseen(100, None, 16) == 0
+    assert num_unseen(100, 101, 1) == 0
+    assert num_unseen(100, 100, 1) == 1
+    assert num_unseen(100, 1, 1) == 100
+    assert num_unseen(100, 24, 16) == 64
+    assert num_unseen(3, 24, 16) == 0
+
+
+def test_a_window_counts_generations_of_a_tree():
+    """Slots 20 … 23 hold a chain of two and its two siblings; each sees four keys."""
+    row = row_keys(Row(20, 4, [0, 1], [-1, -1, 0, 1]), 0, BLOCK, "cpu")
+    mask = visible(row, 4, torch.device("cpu"))
+    seen = [line.nonzero().flatten().tolist() for line in mask]
+    assert seen == [[17, 18, 19, 20], [17, 18, 19, 21], [18, 19, 20, 22], [18, 19, 21, 23]]
+
+
+@pytest.mark.parametrize("softcap", [0.3, 5.0])
+def test_softcap_limits_scores_before_softmax(softcap):
+    geometry = geometry_of(1, kv_heads=1, softcap=softcap)
+    row = Row(30, 1, table(31, 2))
+    plan = plan_of([row], "float32")
+    qkv = qkv_for(plan, geometry, "float32") * 4
+    out, planes, _ = run("any", "float32", [row], geometry, qkv=qkv)
+    key, value = (plane[0, 2 * BLOCK :][:31] for plane in planes)
+    q = rotate(qkv.view(1, 3, 64)[:, :1], plan.cos, plan.sin)[0, 0]
+    scores = softcap * torch.tanh(key @ q / 8 / softcap)
+    torch.testing.assert_close(out[0], scores.softmax(0) @ value, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_row_that_writes_nothing_leaves_the_memory_alone(dtype):
     geometry = geometry_of()
     planes = planes_of(geometry, dtype)
@@ -217,14 +283,15 @@ def test_query_and_key_norms_come_before_the_rotation(dtype):
     plain, _, _ = run("cpu", dtype, ROWS["mixed"], geometry)
     absolute, relative = TOLERANCE[dtype]
     torch.testing.assert_close(got, expected, atol=absolute, rtol=relative)
-    assert torch.equal(here[0], there[0])
+    torch.testing.assert_close(here[0], there[0], atol=absolute, rtol=relative)
     assert not torch.allclose(got, plain, atol=0.1)
 
 
+@pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("lse", [False, True])
 @pytest.mark.parametrize("lengths", [(1, 1), (30, 41, 17), (128, 128), (129, 140, 100), (400, 300)])
-def test_batched_single_tokens_equal_the_definition(lengths, lse):
-    geometry = geometry_of()
+def test_batched_single_tokens_equal_the_definition(lengths, lse, softcap):
+    geometry = geometry_of(softcap=softcap)
     rows = [
         Row(length - 1, 1, scattered(length, seed, 1 + 30 * seed, 30 + 30 * seed))
         for seed, length in enumerate(lengths)
@@ -238,10 +305,15 @@ def test_batched_single_tokens_equal_the_definition(lengths, lse):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize(("group", "kv_heads"), [(3, 3), (8, 1), (1, 2)])
-def test_float32_bits_do_not_depend_on_chunks_blocks_or_company(group, kv_heads, threads):
+@pytest.mark.parametrize(
+    ("group", "kv_heads", "window", "softcap"),
+    [(3, 3, None, None), (8, 1, 24, None), (1, 2, 1, 2.0), (2, 2, 150, 30.0)],
+)
+def test_float32_bits_do_not_depend_on_chunks_blocks_or_company(
+    group, kv_heads, window, softcap, threads
+):
     """Prefill of 200 tokens at once, and in chunks that share steps with another row."""
-    geometry = geometry_of(group, kv_heads=kv_heads)
+    geometry = geometry_of(group, kv_heads=kv_heads, window=window, softcap=softcap)
     length, other = 200, Row(0, 9, [95])
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -261,7 +333,14 @@ def test_float32_bits_do_not_depend_on_chunks_blocks_or_company(group, kv_heads,
                 both = torch.cat((extra, qkv[at:end]))
                 rows = [other, Row(at, end - at, blocks)]
                 got, _, part = run(
-                    "cpu", "float32", rows, geometry, qkv=both, planes=planes, lse=True
+                    "cpu",
+                    "float32",
+                    rows,
+                    geometry,
+                    qkv=both,
+                    planes=planes,
+                    lse=True,
+                    unit=KEY_TILE,
                 )
                 assert torch.equal(got[9:], whole[at:end]), (chunk, at)
                 assert torch.equal(part[9:], logs[at:end]), (chunk, at)
@@ -361,6 +440,19 @@ def test_partial_rotation_passes_the_rest_through():
     got = rotate(x, cos, sin)
     assert torch.equal(got[..., 4:], x[..., 4:])
     torch.testing.assert_close(got[..., :4], rotate(x[..., :4].contiguous(), cos, sin))
+
+
+def test_no_rotation_is_a_table_without_columns():
+    cos, sin = rotary_tables(torch.empty(0), torch.tensor([7]), torch.float32)
+    x = normal(1, 3, 10)
+    assert torch.equal(rotate(x, cos, sin), x)
+
+
+def test_tables_are_multiplied_by_the_factor():
+    inv_freq, at = torch.tensor([1.0, 0.5]), torch.tensor([7])
+    plain = rotary_tables(inv_freq, at, torch.float32)
+    for got, one in zip(rotary_tables(inv_freq, at, torch.float32, 1.5), plain, strict=True):
+        torch.testing.assert_close(got, one * 1.5)
 
 
 def test_consecutive_blocks_are_one_view():

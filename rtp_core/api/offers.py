@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from rtp_core.api.model import ModelSpec
 from rtp_core.api.services import Clock, StepCosts
+from rtp_core.api.weights import TensorInfo
 
 
 class Role(StrEnum):
@@ -43,7 +44,12 @@ class EngineLimits:
 
 @dataclass(frozen=True, slots=True)
 class BuildContext:
-    """What a factory may read. `model` is None for offers built before a model is known."""
+    """What a factory may read. `model` is None for offers built before a model is known.
+
+    `tensors` are the checkpoint's by name, for model families that find their weights there
+    instead of declaring them. Until the model is known, `limits.max_model_len` is what the
+    configuration asks for, 0 if nothing.
+    """
 
     device: str
     dtype: str
@@ -51,6 +57,7 @@ class BuildContext:
     clock: Clock
     costs: StepCosts
     model: ModelSpec | None = None
+    tensors: Mapping[str, TensorInfo] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

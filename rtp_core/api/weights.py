@@ -13,13 +13,17 @@ from typing import Protocol
 
 
 class Shard(StrEnum):
-    """How a destination is split over tensor-parallel ranks."""
+    """How a destination is split over tensor-parallel ranks.
+
+    EXPERTS: rows are whole experts one after the other, and a rank holds some of them.
+    """
 
     REPLICATED = "replicated"
     ROWS = "rows"
     COLUMNS = "columns"
     KV_HEADS = "kv_heads"
     VOCABULARY = "vocabulary"
+    EXPERTS = "experts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +73,15 @@ class WeightTable:
     """All destinations of a model and the rules that fill them, every row exactly once.
 
     `ignored` are name suffixes a checkpoint may hold without use (``rotary_emb.inv_freq``).
+    `alternatives` take the place of a destination's `rules` in checkpoints that hold their
+    sources: the same weights, spelt otherwise. A source of stacked matrices [n, rows, columns]
+    fills n * rows rows of a matrix.
     """
 
     parameters: tuple[ParameterSpec, ...]
     rules: tuple[WeightRule, ...]
     ignored: tuple[str, ...] = ()
+    alternatives: tuple[WeightRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rtp_core.api import (
     AttentionBackend,
     BuildContext,
+    CheckedModel,
     KVMemory,
     LoadStats,
     ParallelContext,
@@ -71,6 +72,8 @@ def build_engine(config: EngineConfig, progress: Progress | None = None) -> Engi
         spec.kv_groups, prepared.budget.num_blocks, limits.block_size, context.device
     )
     bound = backend.bind(spec, memory, limits.block_size)
+    if isinstance(model, CheckedModel):
+        model.check(bound, limits.block_size)
     cache = _cache(prepared, memory)
     eos = frozenset(info.eos_token_ids)
     plugin_errors: Counter[str] = Counter()
@@ -129,7 +132,7 @@ def _speculator(host: PluginHost, name: str, context: BuildContext) -> Speculato
 
 def _load(
     prepared: Prepared, loader: WeightLoader, progress: Progress | None
-) -> tuple[dict[str, Any], LoadStats]:
+) -> tuple[Mapping[str, Any], LoadStats]:
     plan, form = prepared.plan, prepared.weights
     done = 0
 
@@ -163,7 +166,11 @@ def _cache(prepared: Prepared, memory: KVMemory) -> KVCache:
         [memory.space(index) for index in range(len(prepared.spec.kv_groups))],
         BlockHasher(load_or_create_secret(Path(secret_file)), block_size),
         CacheSettings(
-            block_size, prepared.spec.fingerprint, config.prefix_caching, config.watermark
+            block_size,
+            prepared.spec.fingerprint,
+            config.prefix_caching,
+            config.watermark,
+            prepared.context.limits.max_num_batched_tokens,
         ),
     )
 

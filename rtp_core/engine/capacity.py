@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from rtp_core.api import EngineLimits, KVGroup, KVStore, ModelSpec
+from rtp_core.api import EngineLimits, KVGroup, KVStore, ParameterSpec
 from rtp_core.config.schema import EngineConfig
 from rtp_core.errors import CapacityError
+from rtp_core.kv.cache import blocks_in_sight
 
 _DEFAULT_BYTES = 512 * 2**20
 _LARGEST_SHARE = 0.5
+_FEWEST = 2
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class CacheBudget:
-    """`num_blocks` a KV group, all groups sized for the same number of tokens."""
+    """`num_blocks` a KV group."""
 
     num_blocks: tuple[int, ...]
     num_bytes: int
@@ -33,43 +38,88 @@ def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
     return 4 * 2**30
 
 
-def weight_bytes(spec: ModelSpec) -> int:
-    """Estimated bytes of the parameters in the run dtype."""
-    heads = spec.num_heads + 2 * spec.num_kv_heads
-    attention = spec.hidden_size * spec.head_dim * (heads + spec.num_heads)
-    mlp = 3 * spec.hidden_size * spec.intermediate_size
-    tables = spec.vocab_size * spec.hidden_size * (1 if spec.tied_head else 2)
-    return (spec.num_layers * (attention + mlp) + tables) * _DTYPE_BYTES[spec.dtype]
+def weight_bytes(parameters: Iterable[ParameterSpec]) -> int:
+    """Bytes of all parameters, dense."""
+    return sum(math.prod(one.shape) * _DTYPE_BYTES[one.dtype] for one in parameters)
 
 
 def plan_cache(
     config: EngineConfig,
-    spec: ModelSpec,
+    groups: Sequence[KVGroup],
     store: KVStore,
     limits: EngineLimits,
     free_bytes: int,
+    weights_bytes: int,
 ) -> CacheBudget:
-    """Blocks for the cache. Raises CapacityError when one full-length request cannot fit."""
-    per_block = _bytes_per_block(store, spec.kv_groups, limits.block_size)
-    longest = -(-limits.max_model_len // limits.block_size) + 1
-    room = free_bytes - weight_bytes(spec)
-    wanted, reason = _wanted_bytes(config.kv.memory, longest * per_block, room)
-    num_blocks = wanted // per_block
-    most = limits.max_num_seqs * longest
-    num_blocks = min(num_blocks, most)
+    """Blocks for the cache out of what the weights leave of the free memory.
+
+    Raises CapacityError when one full-length request cannot fit.
+    """
+    room = free_bytes - weights_bytes
+    demands = [_demand(group, groups, store, limits) for group in groups]
+    longest_bytes = sum(one.longest * one.block_bytes for one in demands)
+    wanted, reason = _wanted_bytes(config.kv.memory, longest_bytes, room)
     if wanted > room:
         raise CapacityError(
-            f"the KV cache wants {_mib(wanted)} and the weights {_mib(weight_bytes(spec))}, but "
-            f"only {_mib(free_bytes)} of memory are available",
+            f"the KV cache wants {_mib(wanted)} and the weights {_mib(weights_bytes)}, but only "
+            f"{_mib(free_bytes)} of memory are available",
             remedy=f"lower --max-model-len (now {limits.max_model_len}) or kv.memory",
         )
-    if num_blocks < 2:
+    num_blocks = _share(wanted, demands)
+    if min(num_blocks) < _FEWEST:
+        sizes = " + ".join(str(one.block_bytes) for one in demands)
         raise CapacityError(
-            f"kv.memory of {_mib(wanted)} holds {num_blocks} blocks of {per_block} bytes",
+            f"kv.memory of {_mib(wanted)} holds {min(num_blocks)} blocks of {sizes} bytes",
             remedy="raise kv.memory",
         )
-    blocks = tuple(num_blocks for _ in spec.kv_groups)
-    return CacheBudget(blocks, num_blocks * per_block, limits.block_size, reason)
+    num_bytes = sum(count * one.block_bytes for count, one in zip(num_blocks, demands, strict=True))
+    return CacheBudget(num_blocks, num_bytes, limits.block_size, reason)
+
+
+class _Demand(NamedTuple):
+    """Of one KV group: blocks that one full-length request holds, and that all can use."""
+
+    block_bytes: int
+    longest: int
+    most: int
+
+
+def _demand(
+    group: KVGroup, groups: Sequence[KVGroup], store: KVStore, limits: EngineLimits
+) -> _Demand:
+    """A window group beside one that keeps everything needs only what queries see."""
+    size, window = limits.block_size, group.sliding_window
+    block_bytes = store.block_bytes(group, size)
+    longest = -(-limits.max_model_len // size) + 1
+    most = limits.max_num_seqs * longest
+    if window is None:
+        return _Demand(block_bytes, longest, most)
+    chunk = limits.max_num_batched_tokens
+    if any(one.sliding_window is None for one in groups):
+        seen = limits.max_num_seqs * blocks_in_sight(window, 1, size)
+        most = min(most, seen + -(-chunk // size))
+    return _Demand(block_bytes, min(longest, blocks_in_sight(window, chunk, size)), most)
+
+
+def _share(num_bytes: int, demands: Sequence[_Demand]) -> tuple[int, ...]:
+    """The same number of blocks for every group, as many as fit, with two exceptions.
+
+    No group gets more than it can use, nor, if it can be had, less than one full-length request.
+    """
+    enough = num_bytes >= sum(one.longest * one.block_bytes for one in demands)
+
+    def counts(num_blocks: int) -> tuple[int, ...]:
+        least = [one.longest if enough else 0 for one in demands]
+        return tuple(
+            min(max(num_blocks, low), one.most) for low, one in zip(least, demands, strict=True)
+        )
+
+    def cost(num_blocks: int) -> int:
+        wanted = zip(counts(num_blocks), demands, strict=True)
+        return sum(count * one.block_bytes for count, one in wanted)
+
+    steps = range(max(one.most for one in demands) + 1)
+    return counts(bisect_right(steps, num_bytes, key=cost) - 1)
 
 
 def _wanted_bytes(setting: float, longest_bytes: int, room: int) -> tuple[int, str]:
@@ -80,10 +130,6 @@ def _wanted_bytes(setting: float, longest_bytes: int, room: int) -> tuple[int, s
     floor = max(_DEFAULT_BYTES, longest_bytes)
     bound = int(room * _LARGEST_SHARE)
     return max(min(floor, bound), longest_bytes), "one full-length request, at least 512 MiB"
-
-
-def _bytes_per_block(store: KVStore, groups: Sequence[KVGroup], block_size: int) -> int:
-    return sum(store.block_bytes(group, block_size) for group in groups)
 
 
 def _mib(num_bytes: int) -> str:

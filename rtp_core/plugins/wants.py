@@ -19,7 +19,7 @@ def wants(config: EngineConfig, architecture: str, device: str) -> tuple[Want, .
     return (
         _one(config, Role.LOADER, "loading.loader"),
         _attention(config, device),
-        Want(f"{Role.MODEL.value}:{architecture}", "model.path", "the model's architecture"),
+        _model(architecture),
         _one(config, Role.SCHEDULER, "scheduling.policy"),
         _one(config, Role.KV_STORE, "kv.store"),
         *_many(config, Role.KV_TIER, "kv.tiers"),
@@ -44,6 +44,18 @@ def _many(config: EngineConfig, role: Role, field: str) -> Iterator[Want]:
     names, _ = _value(config, field)
     for number, name in enumerate(names):
         yield Want(f"{role.value}:{name}", f"{field}[{number}]", why(config, field))
+
+
+def _model(architecture: str) -> Want:
+    """The architecture's own family, or transformers for all that have none."""
+    role, field = Role.MODEL.value, "model.path"
+    reason = f"no native family for {architecture}; transformers backend"
+    return Want(
+        f"{role}:{architecture}",
+        field,
+        "the model's architecture",
+        otherwise=Want(f"{role}:transformers", field, reason),
+    )
 
 
 def _attention(config: EngineConfig, device: str) -> Want:

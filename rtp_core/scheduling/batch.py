@@ -38,7 +38,7 @@ class Batch:
         """Hold the match and reserve the rest of what is known; `KVCache.fits` said yes."""
         blocks = sequence.blocks
         self.cache.acquire(blocks, match)
-        if not self.cache.try_grow(blocks, len(sequence.token_ids)):
+        if not self.cache.reserve(blocks, len(sequence.token_ids)):
             raise RuntimeError(f"no blocks for {sequence.sequence_id} although they were counted")
         self._pending.claim(sequence.sequence_id, blocks.chain[match.num_blocks :])
         sequence.num_computed = match.num_blocks * self.cache.block_size

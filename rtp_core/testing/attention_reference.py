@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from rtp_core.api import ModelSpec
+from rtp_core.api import ModelSpec, Scoring
 
 
 def attend(
@@ -27,12 +27,25 @@ def attend(
     heads, kv_heads, dim = spec.num_heads, spec.num_kv_heads, spec.head_dim
     split = qkv.double().view(len(qkv), heads + 2 * kv_heads, dim)
     turned = rotate(split[:, : heads + kv_heads], positions, spec)
-    num_new = len(visible)
-    queries = turned[-num_new:, :heads]
-    keys = turned[:, heads:].repeat_interleave(heads // kv_heads, dim=1)
-    values = split[:, heads + kv_heads :].repeat_interleave(heads // kv_heads, dim=1)
-    scores = torch.einsum("qhd,khd->hqk", queries, keys) * dim**-0.5
-    weights = scores.masked_fill(~visible, float("-inf")).softmax(dim=-1)
+    ready = turned[-len(visible) :, :heads], turned[:, heads:], split[:, heads + kv_heads :]
+    return attend_ready(ready, visible, Scoring(dim**-0.5))
+
+
+def attend_ready(
+    heads: tuple[torch.Tensor, torch.Tensor, torch.Tensor], visible: torch.Tensor, scoring: Scoring
+) -> torch.Tensor:
+    """q [new, heads, dim], k and v [tokens, kv_heads, dim] as they are -> [new, heads * dim]."""
+    queries, keys, values = (one.double() for one in heads)
+    group = queries.shape[1] // keys.shape[1]
+    keys, values = (one.repeat_interleave(group, dim=1) for one in (keys, values))
+    scores = torch.einsum("qhd,khd->hqk", queries, keys) * scoring.scale
+    if scoring.softcap is not None:
+        scores = scoring.softcap * torch.tanh(scores / scoring.softcap)
+    scores = scores.masked_fill(~visible, float("-inf"))
+    if scoring.sinks is not None:
+        sinks = scoring.sinks.double()[:, None, None].expand(-1, len(queries), 1)
+        scores = torch.cat((scores, sinks), dim=-1)
+    weights = scores.softmax(dim=-1)[..., : len(keys)]
     return torch.einsum("hqk,khd->qhd", weights, values).flatten(1)
 
 

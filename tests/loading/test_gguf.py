@@ -177,10 +177,21 @@ def test_metadata_that_cannot_be_used_is_named(path, key, value, message):
 
 
 def test_long_context_scaling_reaches_the_model_that_refuses_it(path):
-    write_gguf(path, tensors(), change=change_key("llama.rope.scaling.type", "yarn"))
+    write_gguf(path, tensors(), change=change_key("llama.rope.scaling.type", "longrope"))
     config = open_checkpoint(path).config
-    with pytest.raises(ModelError, match="rope_type 'yarn' is not supported"):
+    with pytest.raises(ModelError, match="rope_type 'longrope' is not supported"):
         LlamaFamily().spec(config, "float32", "x")
+
+
+def test_yarn_counts_from_the_length_the_file_names(path):
+    def change(writer):
+        change_key("llama.rope.scaling.type", "yarn")(writer)
+        writer.add_rope_scaling_factor(4.0)
+        writer.add_rope_scaling_orig_ctx_len(64)
+
+    write_gguf(path, tensors(), change=change)
+    rope = LlamaFamily().spec(open_checkpoint(path).config, "float32", "x").rope
+    assert (rope.kind, rope.factor, rope.original_max_position) == ("yarn", 4.0, 64)
 
 
 def test_an_unknown_tensor_is_named(path):

@@ -6,10 +6,17 @@ import torch
 
 from rtp_core.api import ParallelContext, PlanRow
 from rtp_core.execution.torch_attention import TorchAttention
-from rtp_core.models.llama import LlamaFamily
+from rtp_core.loading.plan import spelt_rules
+from rtp_core.models.plugin import rtp_models
 from rtp_kernels.registry import resolver
 
 BLOCK = 4
+
+
+def family_of(architecture):
+    """The family offered for an architecture."""
+    (offer,) = (one for one in rtp_models() if one.name == architecture)
+    return offer.build(None, None)
 
 
 class Planes:
@@ -29,18 +36,17 @@ class Harness:
     """Runs token runs of named sequences; blocks are chosen by the test."""
 
     def __init__(self, hf_model, dtype="float32", num_blocks=64):
-        config = hf_model.config.to_dict()
-        family = LlamaFamily()
-        self.spec = family.spec(config, dtype, "test")
-        state = hf_model.state_dict()
-        parameters = {}
-        for parameter in family.weights(self.spec).parameters:
-            parameters[parameter.name] = torch.empty(
-                parameter.shape, dtype=getattr(torch, parameter.dtype)
-            )
-        for rule in family.weights(self.spec).rules:
+        family = family_of(type(hf_model).__name__)
+        self.spec = family.spec(hf_model.config.to_dict(), dtype, "test")
+        table, state = family.weights(self.spec), hf_model.state_dict()
+        parameters = {
+            one.name: torch.empty(one.shape, dtype=getattr(torch, one.dtype))
+            for one in table.parameters
+        }
+        for rule in spelt_rules(table, state):
             rows = slice(rule.row_offset, rule.row_offset + rule.num_rows)
-            parameters[rule.destination][rows] = state[rule.source]
+            into = parameters[rule.destination][rows]
+            into.copy_(state[rule.source].reshape(into.shape))
         self.parameters = parameters
         self.memory = Planes(self.spec, num_blocks)
         self.model = family.build(self.spec, parameters, ParallelContext(), resolver("cpu", dtype))
@@ -55,7 +61,7 @@ class Harness:
                 row[1],
                 row[4] if len(row) > 4 else 0,
                 True,
-                (row[2],),
+                (row[2],) * len(self.spec.kv_groups),
                 tree_parents=row[3] if len(row) > 3 else None,
             )
             for number, row in enumerate(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rtp_core.api import API_VERSION
+from rtp_core.api import API_VERSION, Role
 from rtp_core.errors import ResolutionError
 from rtp_core.plugins.manifest import Manifest
 from rtp_core.plugins.resolve import Want, resolve
@@ -194,3 +194,31 @@ def test_a_plugin_without_readable_manifest_is_mentioned_when_an_offer_is_missin
     message = refused((EAGLE,), (silent,))
     assert "eagle 1.0 is broken: package fake holds no plugin.toml" in message
     assert "pip install" not in message
+
+
+FALLBACK = Want("model:transformers", "model.path", "no native family for XForCausalLM")
+NATIVE = Want("model:XForCausalLM", "model.path", "the architecture", otherwise=FALLBACK)
+CORE = plugin("core.models", "model:transformers", "model:LlamaForCausalLM")
+
+
+def test_a_want_without_an_offer_gives_way_to_what_stands_in_for_it():
+    resolution = resolve((NATIVE,), (CORE,), CPU)
+    assert resolution.wants == (FALLBACK,)
+    assert resolution.names(Role.MODEL) == ("transformers",)
+
+
+def test_an_installed_offer_is_preferred_to_what_stands_in_for_it():
+    third_party = plugin("xmodels", "model:XForCausalLM")
+    resolution = resolve((NATIVE,), (CORE, third_party), CPU)
+    assert resolution.wants == (NATIVE,)
+    assert resolution.plugins == (third_party,)
+
+
+def test_a_broken_offer_is_reported_and_not_passed_over():
+    broken = plugin("xmodels", "model:XForCausalLM", broken="plugin.toml: bad")
+    assert "plugin.toml: bad" in refused((NATIVE,), (CORE, broken))
+
+
+def test_without_offer_and_stand_in_the_stand_in_is_what_is_missing():
+    message = refused((NATIVE,), ())
+    assert message.startswith("nothing provides model:transformers, wanted by model.path")

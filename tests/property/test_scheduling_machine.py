@@ -51,6 +51,7 @@ def shapes(draw, hashers):
     windows = draw(st.sampled_from([(None,), (None,), (None, 5), (6,), (9, None), (None, 1)]))
     return Shape(
         num_blocks=draw(st.integers(4, 16)),
+        window_blocks=draw(st.one_of(st.none(), st.integers(3, 8))),
         windows=windows,
         prefix_caching=draw(st.sampled_from([True, True, True, False])),
         watermark=draw(st.sampled_from([0.0, 0.1, 0.3])),
@@ -226,16 +227,11 @@ class Machine(RuleBasedStateMachine):
         return request_id, data.draw(st.sampled_from([None, *choices]))
 
     def _meet(self, request_id, condition):
-        held_back = [
-            choice
-            for (name, choice), reason in self.world.ended.items()
-            if name == request_id and reason is not FinishReason.ABORT
-        ]
         if self.world.requests[request_id].sampling.max_tokens != 0:
-            assert not held_back, "it ran before its condition was met"
-            assert not any(
-                tokens for key, tokens in self.world.outputs.items() if key[0] == request_id
-            )
+            for key, tokens in self.world.outputs.items():
+                if key[0] == request_id:
+                    assert not tokens, "it ran before its condition was met"
+                    assert self.world.ended.get(key) in (None, FinishReason.ABORT)
         self.world.scheduler.met(request_id, condition)
         self.waits[request_id].discard(condition)
         if not self.waits[request_id]:
@@ -248,7 +244,7 @@ class CollidingMachine(Machine):
     HASHERS = (OneByteHasher, OneBitHasher)
 
 
-EVERYDAY = settings(max_examples=600, stateful_step_count=40, deadline=None)
+EVERYDAY = settings(max_examples=400, stateful_step_count=40, deadline=None)
 LONG = settings(max_examples=2500, stateful_step_count=60, deadline=None, derandomize=False)
 MACHINES = pytest.mark.parametrize("machine", [Machine, CollidingMachine])
 
@@ -259,6 +255,7 @@ def test_every_interleaving_keeps_answers_and_blocks_right(machine):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @MACHINES
 def test_many_interleavings_keep_answers_and_blocks_right(machine):
     run_state_machine_as_test(machine, settings=LONG)

@@ -77,6 +77,7 @@ class Shape:
     """Everything that is fixed when an engine starts."""
 
     num_blocks: int = 16
+    window_blocks: int | None = None
     windows: tuple = (None,)
     prefix_caching: bool = True
     watermark: float = 0.0
@@ -88,6 +89,10 @@ class Shape:
     block_size: int = BLOCK
     eos: frozenset = frozenset()
     policy: object = field(default_factory=ArrivalPolicy)
+
+    @property
+    def num_window_blocks(self):
+        return self.window_blocks or self.num_blocks
 
 
 def next_token(tokens, seed, choice):
@@ -224,12 +229,21 @@ class World:
             KVGroup(f"group{number}", (number,), (PLANE, PLANE), window)
             for number, window in enumerate(shape.windows)
         ]
-        self.spaces = [BlockSpace(shape.num_blocks) for _ in groups]
+        self.spaces = [
+            BlockSpace(shape.num_blocks if window is None else shape.num_window_blocks)
+            for window in shape.windows
+        ]
         self.cache = KVCache(
             groups,
             self.spaces,
             shape.hasher(b"k" * 32, shape.block_size),
-            CacheSettings(shape.block_size, "model", shape.prefix_caching, shape.watermark),
+            CacheSettings(
+                shape.block_size,
+                "model",
+                shape.prefix_caching,
+                shape.watermark,
+                shape.max_num_batched_tokens,
+            ),
             self.kv_events.append,
         )
         self.limits = EngineLimits(

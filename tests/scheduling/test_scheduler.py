@@ -12,6 +12,7 @@ from rtp_core.api import (
     StepResult,
     TokenLogprob,
 )
+from rtp_core.scheduling.policies import ArrivalPolicy
 from rtp_core.scheduling.scheduler import first_branch
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -271,6 +272,47 @@ def test_an_id_used_again_while_the_step_runs_gets_nothing_of_the_old_one():
     plan = world.scheduler.schedule()
     assert plan.released == ("a/0",)
     assert plan.started[0].token_ids == (0, 0, 0)
+
+
+class Recording(ArrivalPolicy):
+    """Remembers what it was told."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def add(self, request):
+        super().add(request)
+        self.told.append(("add", request.sequence_id))
+
+    def remove(self, sequence_id):
+        super().remove(sequence_id)
+        self.told.append(("remove", sequence_id))
+
+    def on_scheduled(self, sequence_id, num_tokens):
+        self.told.append((num_tokens, sequence_id))
+
+
+def test_a_policy_hears_of_admission_of_tokens_and_of_the_end():
+    policy = Recording()
+    world = World(policy=policy, max_num_seqs=1)
+    world.submit("a", [0] * 3, max_tokens=2)
+    world.submit("b", [0] * 3, max_tokens=2)
+    world.submit("held", [0], waits_for=frozenset({"grammar"}))
+    world.step()
+    world.step()
+    for name in ("b", "held"):
+        world.scheduler.abort(name)
+    world.drain()
+    assert policy.told == [
+        ("add", "a/0"),
+        ("add", "b/0"),
+        ("remove", "a/0"),
+        (3, "a/0"),
+        (1, "a/0"),
+        ("remove", "a/0"),
+        ("remove", "b/0"),
+    ]
 
 
 # ---- failures

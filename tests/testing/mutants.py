@@ -532,14 +532,18 @@ MODEL = {
 # ---- attention
 
 
-def attention(edit_rows=None, edit_spec=None, **members):
+def attention(edit_rows=None, edit_spec=None, edit_scoring=None, **members):
     """The torch backend, told other rows or another model than it should see."""
     from rtp_core.execution.torch_attention import BoundTorchAttention, TorchAttention
 
     def plan(self, rows):
         return BoundTorchAttention.plan(self, [edit_rows(row) for row in rows])
 
-    bound = variant(BoundTorchAttention, **({"plan": plan} if edit_rows else {}))
+    def attend(self, q, k, v, layer, plan, scoring):
+        return BoundTorchAttention.attend(self, q, k, v, layer, plan, edit_scoring(scoring))
+
+    own = ({"plan": plan} if edit_rows else {}) | ({"attend": attend} if edit_scoring else {})
+    bound = variant(BoundTorchAttention, **own)
 
     def bind(self, spec, memory, block_size):
         return bound(edit_spec(spec) if edit_spec else spec, memory, block_size, "cpu")
@@ -575,4 +579,7 @@ ATTENTION = {
     "a_tree_sees_its_ancestors_only": attention(lambda row: row._replace(tree_parents=None)),
     "a_row_without_slots_writes_nothing": attention(lambda row: row._replace(writes_kv=True)),
     "a_window_bounds_what_is_seen": attention(edit_spec=_blind),
+    "ready_heads_attend_as_they_are": attention(
+        edit_scoring=lambda scoring: scoring._replace(sinks=None)
+    ),
 }

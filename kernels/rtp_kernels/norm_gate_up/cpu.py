@@ -13,12 +13,19 @@ import torch
 from torch.nn import functional
 
 from rtp_kernels.invariant import bind_linear
+from rtp_kernels.norm_linear.cpu import rms_norm
 
 
 def bind(dtype: str) -> Callable[..., torch.Tensor]:
     """As the reference, with float32 rows independent of the batch."""
+    return bind_gated(dtype, exact_silu if dtype == "float32" else functional.silu)
+
+
+def bind_gated(
+    dtype: str, activation: Callable[[torch.Tensor], torch.Tensor]
+) -> Callable[..., torch.Tensor]:
+    """The operation with any activation of the gate, which must not return its argument."""
     linear = bind_linear(dtype)
-    silu = _exact_silu if dtype == "float32" else functional.silu
 
     def norm_gate_up(
         x: torch.Tensor,
@@ -27,12 +34,13 @@ def bind(dtype: str) -> Callable[..., torch.Tensor]:
         weight: torch.Tensor,
         bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        both = linear(functional.rms_norm(x, norm.shape, norm, eps), weight, bias)
+        both = linear(rms_norm(x, norm, eps), weight, bias)
         gate, up = both.chunk(2, dim=-1)
-        return silu(gate).mul_(up)
+        return activation(gate).mul_(up)
 
     return norm_gate_up
 
 
-def _exact_silu(gate: torch.Tensor) -> torch.Tensor:
+def exact_silu(gate: torch.Tensor) -> torch.Tensor:
+    """float32 silu whose bits depend on the element only."""
     return gate / gate.neg().exp_().add_(1.0)

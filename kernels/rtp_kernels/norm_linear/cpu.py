@@ -10,6 +10,11 @@ from torch.nn import functional
 from rtp_kernels.invariant import bind_linear
 
 
+def rms_norm(x: torch.Tensor, norm: torch.Tensor, eps: float) -> torch.Tensor:
+    """One fused operator, which wants both in one dtype."""
+    return functional.rms_norm(x.to(norm.dtype), norm.shape, norm, eps).to(x.dtype)
+
+
 def bind(dtype: str) -> Callable[..., torch.Tensor]:
     """As the reference, with float32 rows independent of the batch."""
     linear = bind_linear(dtype)
@@ -21,6 +26,6 @@ def bind(dtype: str) -> Callable[..., torch.Tensor]:
         weight: torch.Tensor,
         bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        return linear(functional.rms_norm(x, norm.shape, norm, eps), weight, bias)
+        return linear(rms_norm(x, norm, eps), weight, bias)
 
     return norm_linear

@@ -3,7 +3,7 @@
 bfloat16 takes the fastest form by shape, as measured: one new token -> scaled dot product
 attention with the query heads of a KV head folded into rows (one call over the keys' view);
 many single tokens -> one padded call over gathered keys; prefill -> blocks of 64 queries,
-keys cut at the block's end.
+keys cut to what the block can see.
 
 float32 is exact in the sense of batching: every query's result has the same bits however
 the prompt was chunked and whoever shares the step. Keys are taken in tiles of 128 aligned at
@@ -18,11 +18,20 @@ from functools import lru_cache
 import torch
 from torch.nn import functional
 
-from rtp_kernels.paged_attention.plan import AttentionPlan, Batch, Geometry, RowKeys, all_rows
-from rtp_kernels.paged_attention.reference import split_heads, visible, write
+from rtp_kernels.norm_linear.cpu import rms_norm
+from rtp_kernels.paged_attention.plan import (
+    KEY_TILE,
+    AttentionPlan,
+    Batch,
+    Geometry,
+    RowKeys,
+    all_rows,
+    num_unseen,
+)
+from rtp_kernels.paged_attention.reference import Heads, split_heads, visible, write
+from rtp_kernels.soft_cap.reference import soft_cap
 
 QUERY_BLOCK = 64
-KEY_TILE = 128
 MIN_ROWS = 16
 Planes = tuple[torch.Tensor, torch.Tensor]
 Norms = tuple[torch.Tensor, torch.Tensor, float] | None
@@ -34,14 +43,14 @@ def bind(dtype: str) -> Callable[..., torch.Tensor]:
 
 
 def _fast(
-    qkv: torch.Tensor,
+    qkv: torch.Tensor | Heads,
     planes: Planes,
     plan: AttentionPlan,
     geometry: Geometry,
     norms: Norms = None,
     lse: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    q, k, v = split_heads(qkv, plan, geometry, norms)
+    q, k, v = split_heads(qkv, plan, geometry, norms, rms_norm)
     _write(planes, k, v, plan)
     if plan.batch is not None:
         return _batched(q, planes, plan.batch, geometry, lse)
@@ -49,7 +58,7 @@ def _fast(
     for row in plan.rows:
         at = slice(row.begin, row.begin + row.num_new)
         keys = _row_planes(planes, row)
-        if lse is None and row.num_new == 1:
+        if row.num_new == 1 and lse is None and geometry.softcap is None:
             _single(q[at], keys, row, geometry, out[at])
         else:
             _blocked(q[at], keys, row, geometry, out[at], None if lse is None else lse[at])
@@ -99,7 +108,7 @@ def _batched(
     keys = planes[0].index_select(1, batch.index).view(shape)
     values = planes[1].index_select(1, batch.index).view(shape)
     folded = q.reshape(rows, kv_heads, geometry.group, dim)
-    if lse is None and batch.width <= KEY_TILE:
+    if batch.width <= KEY_TILE and lse is None and geometry.softcap is None:
         done = functional.scaled_dot_product_attention(
             folded,
             keys.transpose(0, 1),
@@ -108,8 +117,8 @@ def _batched(
             scale=geometry.scale,
         )
         return done.reshape(rows, -1)
-    scores = torch.matmul(folded.transpose(0, 1), keys.transpose(2, 3)).float()
-    scores = scores.mul_(geometry.scale).add_(batch.bias.view(1, rows, 1, batch.width))
+    scores = _scaled(torch.matmul(folded.transpose(0, 1), keys.transpose(2, 3)), geometry)
+    scores.add_(batch.bias.view(1, rows, 1, batch.width))
     if lse is not None:
         lse.view(rows, kv_heads, -1).copy_(scores.logsumexp(dim=-1).transpose(0, 1))
     weights = scores.softmax(dim=-1).to(values.dtype)
@@ -127,20 +136,28 @@ def _blocked(
     keys, values = planes
     past = row.num_keys - row.num_new
     mask = visible(row, geometry.window, q.device) if _irregular(row, geometry) else None
+    window = geometry.window if row.tree is None else None
     for begin in range(0, row.num_new, QUERY_BLOCK):
         end = min(begin + QUERY_BLOCK, row.num_new)
         last = row.num_keys if row.tree is not None else past + end
+        seen = slice(num_unseen(past + begin, window, 1), last)
         folded = _fold(q[begin:end], geometry)
-        scores = torch.bmm(folded, keys[:, :last].transpose(1, 2)).float()
-        scores = scores.view(-1, end - begin, last).mul_(geometry.scale)
+        scores = _scaled(torch.bmm(folded, keys[:, seen].transpose(1, 2)), geometry)
+        scores = scores.view(geometry.num_heads, end - begin, -1)
         if mask is not None:
-            scores.masked_fill_(~mask[begin:end, :last], float("-inf"))
+            scores.masked_fill_(~mask[begin:end, seen], float("-inf"))
         else:
             scores[:, :, past + begin :].add_(_triangle(end - begin, q.device))
         if lse is not None:
             _unfold(scores.logsumexp(dim=-1), lse[begin:end], geometry)
-        weights = scores.softmax(dim=-1).to(values.dtype).view(folded.shape[0], -1, last)
-        _unfold(torch.bmm(weights, values[:, :last]), out[begin:end], geometry)
+        weights = scores.softmax(dim=-1).to(values.dtype).view(*folded.shape[:2], -1)
+        _unfold(torch.bmm(weights, values[:, seen]), out[begin:end], geometry)
+
+
+def _scaled(products: torch.Tensor, geometry: Geometry) -> torch.Tensor:
+    """float32 scores."""
+    scores = products.float().mul_(geometry.scale)
+    return scores if geometry.softcap is None else soft_cap(scores, geometry.softcap)
 
 
 def _irregular(row: RowKeys, geometry: Geometry) -> bool:
@@ -168,14 +185,14 @@ def _unfold(done: torch.Tensor, out: torch.Tensor, geometry: Geometry) -> None:
 
 
 def _exact(
-    qkv: torch.Tensor,
+    qkv: torch.Tensor | Heads,
     planes: Planes,
     plan: AttentionPlan,
     geometry: Geometry,
     norms: Norms = None,
     lse: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    q, k, v = split_heads(qkv, plan, geometry, norms)
+    q, k, v = split_heads(qkv, plan, geometry, norms, rms_norm)
     _write(planes, k, v, plan)
     out = torch.empty_like(q)
     for row in all_rows(plan):
@@ -186,8 +203,23 @@ def _exact(
             end = min(begin + QUERY_BLOCK, row.num_new)
             at = slice(row.begin + begin, row.begin + end)
             logs = None if lse is None else lse[at]
-            _exact_block(q[at], tiles, mask[begin:end], geometry, out[at], logs)
+            seen = _seen_tiles(row, begin, end, geometry.window)
+            near = (tiles[0][:, seen], tiles[1][:, seen])
+            columns = slice(seen.start * KEY_TILE, seen.stop * KEY_TILE)
+            _exact_block(q[at], near, mask[begin:end, columns], geometry, out[at], logs)
     return out.flatten(1)
+
+
+def _seen_tiles(row: RowKeys, begin: int, end: int, window: int | None) -> slice:
+    """Tiles with a key that one of the row's queries begin … end can see.
+
+    A tile left out would have added exact zeros.
+    """
+    past = row.num_keys - row.num_new
+    if row.tree is not None:
+        return slice(0, -(-row.num_keys // KEY_TILE))
+    first = num_unseen(past + begin, window, KEY_TILE) // KEY_TILE
+    return slice(first, -(-(past + end) // KEY_TILE))
 
 
 def _tiled(planes: Planes, num_keys: int) -> Planes:
@@ -210,8 +242,8 @@ def _exact_block(
     num_rows = geometry.group * q.shape[0]
     folded = _fold(q, geometry)
     folded = functional.pad(folded, (0, 0, 0, max(0, MIN_ROWS - num_rows)))
-    scores = torch.matmul(folded[:, None], keys)[:, :, :num_rows] * geometry.scale
-    seen = mask.view(q.shape[0], -1, KEY_TILE).transpose(0, 1)
+    scores = _scaled(torch.matmul(folded[:, None], keys)[:, :, :num_rows], geometry)
+    seen = mask.unflatten(1, (-1, KEY_TILE)).transpose(0, 1)
     scores.masked_fill_(~seen.repeat(1, geometry.group, 1), float("-inf"))
     peak = scores.amax(dim=(1, 3), keepdim=True)
     weights = torch.exp(scores - peak)

@@ -12,10 +12,16 @@ from dataclasses import dataclass
 
 import torch
 
+KEY_TILE = 128
+"""Exact forms take keys in tiles of this many, aligned at the sequence's first key."""
+
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Shape of one layer's attention. `window` counts visible keys; None = all."""
+    """Shape of one layer's attention. `window` counts visible keys; None = all.
+
+    Scores are multiplied by `scale`, then limited by `soft_cap` if `softcap` is given.
+    """
 
     num_heads: int
     num_kv_heads: int
@@ -23,6 +29,7 @@ class Geometry:
     block_size: int
     scale: float
     window: int | None = None
+    softcap: float | None = None
 
     @property
     def group(self) -> int:
@@ -50,6 +57,7 @@ class Row:
 class RowKeys:
     """Where the queries of a row are and which slots hold its keys.
 
+    Keys that no query of the row sees may be left out at the front; `num_keys` counts the rest.
     `first_slot` >= 0: keys are slots first_slot … + num_keys; else `index` lists them.
     `tree` [num_new, num_new] bool: which new token sees which; None = causal.
     """
@@ -107,10 +115,22 @@ def slot_of(blocks: Sequence[int], position: int, block_size: int) -> int:
     return blocks[position // block_size] * block_size + position % block_size
 
 
-def row_keys(row: Row, begin: int, block_size: int, device: torch.device | str) -> RowKeys:
-    """Locate the keys of a row whose queries start at token `begin` of the step."""
-    num_keys = row.start + row.num_new
-    blocks = row.blocks[: -(-num_keys // block_size)]
+def num_unseen(start: int, window: int | None, unit: int) -> int:
+    """Leading keys that no query from position `start` on sees, in whole `unit`s."""
+    return 0 if window is None else max(0, start + 1 - window) // unit * unit
+
+
+def row_keys(
+    row: Row, begin: int, block_size: int, device: torch.device | str, skip: int = 0
+) -> RowKeys:
+    """Locate the keys of a row whose queries start at token `begin` of the step.
+
+    `skip` leading keys, whole blocks of them (and whole key tiles for an exact form), are left
+    out.
+    """
+    num_keys = row.start + row.num_new - skip
+    first_block = skip // block_size
+    blocks = row.blocks[first_block : first_block - (-num_keys // block_size)]
     first, index = -1, None
     if consecutive(blocks):
         first = blocks[0] * block_size

@@ -135,8 +135,9 @@ function areaPath(run) {
   return `${linePath(run)}L${run.at(-1)[0]} ${HEIGHT}L${run[0][0]} ${HEIGHT}Z`;
 }
 
-/** The next of 1, 2, 5 times a power of ten, so that the scale changes seldom. */
-function ceiling(highest) {
+/** The next of 1, 2, 5 times a power of ten: the scale changes seldom, the line has headroom. */
+function ceiling(peak) {
+  const highest = peak * 1.05;
   if (highest <= 0) return 1;
   const power = 10 ** Math.floor(Math.log10(highest));
   return [1, 2, 5, 10].find((step) => step * power >= highest) * power;

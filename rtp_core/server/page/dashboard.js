@@ -65,9 +65,9 @@ export class Dashboard {
     tiles.append(...this.tiles.map((one) => one.root));
     const charts = el("section", { class: "card", id: "charts" });
     charts.append(this.spanPicker(), el("div", { class: "chart-row" }, this.charts.map((one) => one.root)));
-    const side = el("div", { class: "stack" }, this.memory.root, this.latency.root, this.gains.root);
-    const parts = el("div", { class: "stack" }, this.features.root, this.plugins.root);
-    const pair = el("div", { class: "pair" }, parts, side);
+    const cards = [this.memory, this.latency, this.gains, this.plugins].map((one) => one.root);
+    const side = el("div", { class: "stack" }, cards);
+    const pair = el("div", { class: "pair" }, this.features.root, side);
     root.append(tiles, charts, pair, this.requests.root, this.facts);
   }
 

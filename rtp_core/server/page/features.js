@@ -22,7 +22,7 @@ const ROLES = {
   plugin: "Plugin",
 };
 
-/** Effective features, those that are on first, each with the reason. */
+/** One row a role: what fills it and why, then what else could and why it does not. */
 export class FeatureList {
   constructor() {
     this.list = el("ul", { class: "features" });
@@ -33,21 +33,64 @@ export class FeatureList {
   update(features) {
     renderOnChange(this.list, features, () => {
       if (!features.length) return el("li", { class: "muted" }, "Known once the engine is ready.");
-      return [...features].sort((one, other) => Number(other.on) - Number(one.on)).map(feature);
+      const roles = [...groupBy(features, ({ role }) => role)].map(roleRow);
+      return [...roles.filter(({ on }) => on), ...roles.filter(({ on }) => !on)].map(
+        ({ root }) => root,
+      );
     });
   }
 }
 
-function feature({ role, offer, plugin, version, on, reason }) {
+function roleRow([role, features]) {
+  const active = features.filter(({ on }) => on);
+  const body = el("div");
+  for (const feature of active) body.append(...lines(role, feature));
+  const off = features.filter(({ on }) => !on);
+  // Without an offer the line is about the role as a whole.
+  const whole = off.filter(({ offer }) => !offer);
+  for (const feature of whole) body.append(...lines(role, feature));
+  if (!active.length && !whole.length) body.append(el("div", { class: "role" }, nameOf(role)));
+  body.append(alternatives(off.filter(({ offer }) => offer)));
+  const on = active.length > 0;
   const state = el("span", { class: `state ${on ? "on" : "off"}` }, on ? "on" : "off");
-  const from = [plugin, version].filter(Boolean).join(" ");
+  return { on, root: el("li", {}, state, body) };
+}
+
+function lines(role, { offer, plugin, version, reason }) {
   const title = el("div", { class: "feature-name" });
-  title.append(el("span", { class: "role" }, ROLES[role] ?? role));
-  if (offer) title.append(el("code", {}, offer)); // a role nobody fills names no offer
+  title.append(el("span", { class: "role" }, nameOf(role)), offer ? el("code", {}, offer) : "");
   const why = el("p", { class: "reason split" }, el("span", {}, reason || "no reason given"));
-  if (from) why.append(el("span", { class: "from" }, from));
-  const text = el("div", {}, title, why);
-  return el("li", {}, state, text);
+  why.append(origin(plugin, version));
+  return [title, why];
+}
+
+// Offers that are off for the same reason share a line.
+function alternatives(features) {
+  const same = groupBy(features, ({ reason, plugin }) => JSON.stringify([reason, plugin]));
+  const rows = [...same.values()].map((group) => {
+    const [{ reason, plugin, version }] = group;
+    const names = group.flatMap(({ offer }) => [el("code", {}, offer), " "]);
+    return el("li", { class: "split" }, el("span", {}, names, reason), origin(plugin, version));
+  });
+  return el("ul", { class: "alternatives" }, rows);
+}
+
+function origin(plugin, version) {
+  return plugin ? el("span", { class: "from" }, [plugin, version].filter(Boolean).join(" ")) : "";
+}
+
+function nameOf(role) {
+  return ROLES[role] ?? role;
+}
+
+function groupBy(items, keyOf) {
+  const groups = new Map();
+  for (const item of items) {
+    const key = keyOf(item);
+    if (!groups.has(key)) groups.set(key, []);
+    groups.get(key).push(item);
+  }
+  return groups;
 }
 
 /** Installed plugins, the broken ones with their defect, and errors counted at run time. */

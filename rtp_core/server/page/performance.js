@@ -92,8 +92,13 @@ function speculationView(engine, features) {
 function idleView(features) {
   const on = features.filter((feature) => feature.on).map(({ offer }) => offer);
   if (on.length) return el("p", { class: "muted" }, `${on.join(", ")} on; nothing drafted yet.`);
-  const why = features.map(({ offer, reason }) => `${offer}: ${reason}`).join("; ");
-  return el("p", { class: "muted" }, why ? `Off. ${why}` : "Off.");
+  const whole = features.filter(({ offer }) => !offer); // about speculation as a whole
+  const why = (whole.length ? whole : features).map(reasonOf).join("; ");
+  return el("p", { class: "muted" }, why ? `Off: ${why}.` : "Off.");
+}
+
+function reasonOf({ offer, reason }) {
+  return offer ? `${offer}: ${reason}` : reason;
 }
 
 function methods(tokens, total) {

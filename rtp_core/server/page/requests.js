@@ -4,6 +4,7 @@ import { el, setShare, setText } from "./dom.js";
 import { clock, count, duration } from "./format.js";
 
 const SHOWN = 50;
+const LEFT = 499; // the client stopped the answer, which is no failure
 const PHASES = ["queue", "prefill", "decode"];
 const COLUMNS = ["Start", "Request", "Tokens", "First token", "Total", "Timeline", "End"];
 
@@ -103,5 +104,6 @@ function tokens({ prompt_tokens: prompt, cached_tokens: cached, completion_token
 }
 
 function isFailure({ status, finish_reason: finish }) {
+  if (status === LEFT) return false;
   return (typeof status === "number" && status >= 400) || finish === "error" || status === "error";
 }

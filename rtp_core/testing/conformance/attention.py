@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from rtp_core.api import AttentionBackend, BoundAttention, KVFormatId, KVGroup, PlanRow
-from rtp_core.testing.attention_reference import ancestors, attend, causal
+from rtp_core.api import AttentionBackend, BoundAttention, KVFormatId, KVGroup, PlanRow, Scoring
+from rtp_core.testing.attention_reference import ancestors, attend, attend_ready, causal
 from rtp_core.testing.conformance.shape import has_members, require_members
 from rtp_core.testing.conformance.verdict import Check, Make, require
 from rtp_core.testing.contexts import build_context, small_spec
@@ -17,6 +17,11 @@ from rtp_core.testing.fakes.kv import PlaneStore
 BLOCK = 16
 NUM_BLOCKS = 40
 TOLERANCE = {"float32": 2e-5, "bfloat16": 4e-2}
+_SCORINGS = (
+    Scoring(0.5),
+    Scoring(1.0, softcap=2.0),
+    Scoring(0.5, sinks=torch.tensor([0.0, 3.0, -1.0, 1.0])),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +142,37 @@ def a_window_bounds_what_is_seen(make: Make) -> None:
         paged.step("a chunk of 20 tokens", Part("b", 20))
 
 
+def ready_heads_attend_as_they_are(make: Make) -> None:
+    """attend() of a prefill and a chunk after it, with each way of making scores."""
+    for dtype, scoring in ((one, two) for one in TOLERANCE for two in _SCORINGS):
+        spec = _spec(dtype, None)
+        paged = Paged(make, dtype)
+        shape = (21, spec.num_heads + 2 * spec.num_kv_heads, spec.head_dim)
+        heads = torch.randn(shape, generator=torch.Generator().manual_seed(3)).to(_of(dtype))
+        q, k, v = heads.split((spec.num_heads, spec.num_kv_heads, spec.num_kv_heads), dim=1)
+        got = []
+        for begin, end in ((0, 13), (13, 21)):
+            row = PlanRow("a", [1] * (end - begin), begin, 0, True, ([4, 9],))
+            plan = paged.bound.plan([row])
+            positions = paged.bound.positions(plan).tolist()
+            require(
+                positions == list(range(begin, end)),
+                f"positions() of a row from {begin} are {begin} … {end - 1}",
+                str(positions),
+                "answer what the step would rotate by",
+            )
+            at = slice(begin, end)
+            got.append(paged.bound.attend(q[at], k[at], v[at], 0, plan, scoring))
+        wanted = attend_ready((q, k, v), causal(21, 21), scoring)
+        worst = float((torch.cat(got).double() - wanted).abs().max())
+        require(
+            worst <= TOLERANCE[dtype],
+            f"attend() with {scoring} equals the reference within {TOLERANCE[dtype]} ({dtype})",
+            f"it is off by {worst:.3g}",
+            "neither normalise nor rotate; honour scale, softcap and sinks",
+        )
+
+
 CHECKS: tuple[Check, ...] = (
     has_members(AttentionBackend),
     formats_are_declared,
@@ -149,6 +185,7 @@ CHECKS: tuple[Check, ...] = (
     a_tree_sees_its_ancestors_only,
     a_row_without_slots_writes_nothing,
     a_window_bounds_what_is_seen,
+    ready_heads_attend_as_they_are,
 )
 
 
@@ -158,7 +195,7 @@ class Paged:
     def __init__(self, make: Make, dtype: str = "float32", window: int | None = None) -> None:
         self._spec = _spec(dtype, window)
         self._windows = {0: None, 1: window}
-        self._dtype: torch.dtype = getattr(torch, dtype)
+        self._dtype = _of(dtype)
         self._memory = PlaneStore().open(
             self._spec.kv_groups, [NUM_BLOCKS] * len(self._spec.kv_groups), BLOCK, "cpu"
         )
@@ -256,6 +293,10 @@ class Paged:
         past = [one[: state.length] for one in state.qkv] or [one[:0] for one in new]
         state.qkv = [torch.cat(pair) for pair in zip(past, new, strict=True)]
         state.length += part.count
+
+
+def _of(dtype: str) -> torch.dtype:
+    return getattr(torch, dtype)
 
 
 def _spec(dtype: str, window: int | None):  # noqa: ANN202

@@ -10,6 +10,7 @@ from rtp_core.api import (
     BoundAttention,
     CausalModel,
     ForwardOutput,
+    HeadNorms,
     KVFormatId,
     KVGroup,
     KVMemory,
@@ -19,6 +20,7 @@ from rtp_core.api import (
     ParameterSpec,
     PlanRow,
     RopeSpec,
+    Scoring,
     Shard,
     WeightRule,
     WeightTable,
@@ -50,10 +52,35 @@ class PassThroughAttention:
         """The rows themselves."""
         return tuple(rows)
 
-    def run(self, qkv: torch.Tensor, layer: int, plan: AttentionPlan) -> torch.Tensor:
+    def run(
+        self,
+        qkv: torch.Tensor,
+        layer: int,
+        plan: AttentionPlan,
+        norms: HeadNorms | None = None,
+    ) -> torch.Tensor:
         """[tokens, heads * head_dim]."""
-        del layer, plan
+        del layer, plan, norms
         return qkv[:, : self._width]
+
+    def positions(self, plan: AttentionPlan) -> torch.Tensor:
+        """int64 [tokens], counted in every row."""
+        import torch
+
+        return torch.tensor([row.start + at for row in plan for at in range(len(row.token_ids))])
+
+    def attend(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        layer: int,
+        plan: AttentionPlan,
+        scoring: Scoring,
+    ) -> torch.Tensor:
+        """[tokens, heads * head_dim]."""
+        del k, v, layer, plan, scoring
+        return q.flatten(1)
 
 
 class SuccessorFamily:

@@ -1,0 +1,33 @@
+"""docs/models.md names what there is."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+from rtp_core.models.plugin import rtp_models
+from rtp_core.models.rope import KINDS
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/models.md").read_text()
+
+
+def test_the_table_lists_every_architecture_on_offer():
+    listed = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
+    native = [offer.name for offer in rtp_models() if offer.name != "transformers"]
+    assert listed == native
+
+
+def test_the_manifest_lists_them_too():
+    manifest = tomllib.loads((ROOT / "rtp_core/models/plugin.toml").read_text())
+    assert manifest["plugin"]["provides"] == [f"model:{offer.name}" for offer in rtp_models()]
+
+
+def test_every_rotary_kind_is_named():
+    (line,) = re.findall(r"\*\*Rotary embeddings\*\*.*?(?=partial_rotary)", PAGE, re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", line)) - {
+        "rope_parameters",
+        "rope_theta",
+        "rope_scaling",
+    } == set(KINDS)
