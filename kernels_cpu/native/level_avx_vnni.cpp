@@ -1,7 +1,7 @@
 #if defined(__x86_64__)
 #define RTP_AVX_VNNI
 #include "simd_avx2.h"
-// The kernels follow the instruction set they are written in.
+// Kernels are written in the operations of the header above.
 #include "attention_kernels.h"
 #include "linear_kernels.h"
 #include "levels.h"

@@ -1,5 +1,5 @@
 #include "simd_scalar.h"
-// The kernels follow the instruction set they are written in.
+// Kernels are written in the operations of the header above.
 #include "attention_kernels.h"
 #include "linear_kernels.h"
 #include "levels.h"

@@ -165,16 +165,17 @@ def _check(
     shape: tuple[int, ...],
     dtype: torch.dtype = torch.bfloat16,
 ) -> None:
-    if tensor.dtype != dtype or tensor.shape != shape or not tensor.is_contiguous():
+    usable = tensor.is_cpu and tensor.is_contiguous()
+    if not usable or tensor.dtype != dtype or tensor.shape != shape:
         raise ValueError(
-            f"{name} must be contiguous {dtype} {list(shape)}, not {tensor.dtype} "
+            f"{name} must be contiguous {dtype} {list(shape)} on the CPU, not {tensor.dtype} "
             f"{list(tensor.shape)}"
         )
 
 
 def _check_plane(plane: torch.Tensor, stride: int, geometry: Geometry, plan: PagedPlan) -> None:
     heads, slots, dim = plane.shape
-    if plane.dtype != torch.bfloat16 or plane.stride() != (stride, dim, 1):
+    if not plane.is_cpu or plane.dtype != torch.bfloat16 or plane.stride() != (stride, dim, 1):
         raise ValueError(
             f"planes must be bfloat16 of the same layout with whole slots, not {plane.dtype} "
             f"of strides {plane.stride()}"

@@ -142,7 +142,8 @@ def _run(
 
 def _address(tensor: torch.Tensor, shape: tuple[int, ...]) -> int:
     """Where a tensor's data begin; ValueError unless it is what the library will read."""
-    if tensor.dtype != torch.bfloat16 or tensor.shape != shape or not tensor.is_contiguous():
+    usable = tensor.is_cpu and tensor.is_contiguous()
+    if not usable or tensor.dtype != torch.bfloat16 or tensor.shape != shape:
         raise ValueError(
             f"expected contiguous bfloat16 {list(shape)} on the CPU, got {tensor.dtype} "
             f"{list(tensor.shape)}"

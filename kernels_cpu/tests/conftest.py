@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
-
-
-def build_module():
-    """hatch_build.py, which is no package."""
-    spec = importlib.util.spec_from_file_location("rtp_hatch_build", ROOT / "hatch_build.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 
 def stale(library: Path) -> bool:
     if not library.exists():
         return True
-    sources = [ROOT / "hatch_build.py", *(ROOT / "native").iterdir()]
+    root = library.parents[1]
+    sources = [root / "hatch_build.py", *(root / "native").iterdir()]
     return library.stat().st_mtime < max(path.stat().st_mtime for path in sources)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def native():
     pytest.importorskip("torch")
+    from native_build import build_module
+
     build = build_module()
     if stale(build.LIBRARY):
         try:

@@ -176,6 +176,7 @@ def test_the_error_against_float32_stays_below_one_percent():
         (lambda x: x[:, :32], r"\[tokens, 64\]"),
         (lambda x: x.repeat(1, 2)[:, ::2], "contiguous"),
         (lambda x: x[None], r"\[tokens, 64\]"),
+        (lambda x: x.to("meta"), "on the CPU"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(change, message):
