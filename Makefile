@@ -6,7 +6,14 @@ MODEL ?= demo
 VENV := .venv
 BIN := $(VENV)/bin
 PLUGINS := $(patsubst %/pyproject.toml,-e %,$(wildcard plugins/*/pyproject.toml))
-MANIFESTS := pyproject.toml kernels/pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
+MANIFESTS := pyproject.toml kernels/pyproject.toml kernels_cpu/pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
+
+# Decoding is faster with compiled operations; without a compiler the torch forms serve.
+COMPILED := if command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null; then \
+	$(BIN)/pip install -q -c constraints.txt -e kernels_cpu || echo "rtp-kernels-cpu was not built: the torch forms serve"; \
+	else echo "No C++ compiler: the torch forms serve (apt-get install g++ for faster decoding)"; fi
+# Two threads of two processes on two cores wait for each other for most of the time.
+ONE_THREAD := OMP_NUM_THREADS=1
 
 .PHONY: serve test test-long lint bench dist clean
 
@@ -14,10 +21,10 @@ serve: $(VENV)/.installed
 	$(BIN)/rtp serve $(MODEL) --port $(PORT)
 
 test: $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest -m "not long"
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "not long"
 
 test-long: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(ONE_THREAD) $(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -31,6 +38,7 @@ bench: $(VENV)/.installed-test
 dist: $(VENV)/.installed-test
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m build --outdir dist kernels
+	$(BIN)/python -m build --outdir dist kernels_cpu
 
 $(VENV)/bin/pip:
 	@command -v $(PYTHON) >/dev/null || { echo "python3 is missing: apt-get install python3 python3-venv"; exit 1; }
@@ -41,6 +49,7 @@ $(VENV)/bin/pip:
 $(VENV)/.installed: $(VENV)/bin/pip $(MANIFESTS)
 	$(BIN)/pip install -q -c constraints.txt '$(TORCH)'
 	$(BIN)/pip install -q -c constraints.txt -e kernels -e . $(PLUGINS)
+	@$(COMPILED)
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rtp_core.api import WeightPlan
 from rtp_core.errors import ConfigError
 from rtp_core.loading.codes import coded_parameters
+from rtp_kernels.compiled import unavailable
 from rtp_kernels.pack import why_not
 
 log = logging.getLogger("rtp.engine")
@@ -66,3 +67,13 @@ def can_keep_codes(form: WeightForm) -> bool:
         raise ConfigError("model.cpu_weights", reason, remedy="use model.cpu_weights = auto")
     log.warning("codes_not_kept reason=%r", reason)
     return False
+
+
+def kernel_form(dtype: str) -> tuple[str, str]:
+    """Which operations serve steps with few rows, and why, as `rtp explain` prints it."""
+    reason = unavailable()
+    if reason is not None:
+        return "torch", f"{reason} (pip install rtp-kernels-cpu)"
+    if dtype != "bfloat16":
+        return "torch", f"compiled operations are for bfloat16, model.dtype is {dtype}"
+    return "compiled", "rtp-kernels-cpu is installed and passed its self-test"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rtp_core.engine.capacity import weight_bytes
+from rtp_core.engine.cpu_weights import kernel_form
 from rtp_core.engine.prepare import Prepared
 from rtp_core.plugins.explain import explain, to_json
 
@@ -19,8 +20,11 @@ def explain_prepared(prepared: Prepared) -> dict[str, Any]:
         "kv_tokens": budget.num_blocks[0] * budget.block_size,
         "kv_reason": budget.reason,
     }
-    weights = (prepared.weights.name, prepared.weights.reason)
-    features = explain(prepared.config, prepared.resolution, prepared.host.manifests, weights)
+    decided = (
+        ("weights", prepared.weights.name, prepared.weights.reason),
+        ("kernels", *kernel_form(spec.dtype)),
+    )
+    features = explain(prepared.config, prepared.resolution, prepared.host.manifests, decided)
     model = {
         "path": prepared.config.model.path,
         "architecture": spec.architecture,

@@ -41,10 +41,13 @@ def explain(
     config: EngineConfig,
     resolution: Resolution,
     manifests: Sequence[Manifest],
-    weights: tuple[str, str],
+    decided: Sequence[tuple[str, str, str]] = (),
 ) -> tuple[Feature, ...]:
-    """Features that are on, then those that are off. `weights`: their form, and why."""
-    return (*_selected(resolution), *_core(config, weights), *_off(resolution, manifests))
+    """Features that are on, then those that are off.
+
+    `decided`: (role, form, reason) of what the engine settled itself.
+    """
+    return (*_selected(resolution), *_core(config, decided), *_off(resolution, manifests))
 
 
 def to_json(features: Sequence[Feature]) -> list[dict[str, Any]]:
@@ -59,10 +62,10 @@ def _selected(resolution: Resolution) -> Iterator[Feature]:
         yield Feature(role, name, owner.name, owner.version, True, want.reason)
 
 
-def _core(config: EngineConfig, weights: tuple[str, str]) -> Iterator[Feature]:
-    """What the core does itself, by settings."""
-    form, reason = weights
-    yield Feature("weights", form, None, None, True, reason)
+def _core(config: EngineConfig, decided: Sequence[tuple[str, str, str]]) -> Iterator[Feature]:
+    """What the core does itself."""
+    for role, form, reason in decided:
+        yield Feature(role, form, None, None, True, reason)
     caching = config.kv.prefix_caching
     yield Feature("prefix_caching", None, None, None, caching, why(config, "kv.prefix_caching"))
 

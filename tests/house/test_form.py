@@ -13,7 +13,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(
     path
-    for folder in ("rtp_core", "kernels/rtp_kernels", "plugins", "examples")
+    for folder in (
+        "rtp_core",
+        "kernels/rtp_kernels",
+        "kernels_cpu/rtp_kernels_cpu",
+        "plugins",
+        "examples",
+    )
     for path in (ROOT / folder).rglob("*.py")
     if "tests" not in path.relative_to(ROOT).parts and ".venv" not in path.parts
 )

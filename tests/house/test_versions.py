@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 PROJECTS = [
     ROOT / "pyproject.toml",
     ROOT / "kernels" / "pyproject.toml",
+    ROOT / "kernels_cpu" / "pyproject.toml",
     *sorted(ROOT.glob("plugins/*/pyproject.toml")),
 ]
 

@@ -23,7 +23,9 @@ def features(settings, manifests=None):
     return {
         (row["role"], row["offer"]): row
         for row in to_json(
-            explain(settings, resolution, manifests, ("bfloat16", "the engine's words"))
+            explain(
+                settings, resolution, manifests, [("weights", "bfloat16", "the engine's words")]
+            )
         )
     }
 

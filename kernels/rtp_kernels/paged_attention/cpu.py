@@ -28,6 +28,7 @@ from rtp_kernels.paged_attention.plan import (
     all_rows,
     num_unseen,
 )
+from rtp_kernels.paged_attention.prefill import fused, is_faster, suits
 from rtp_kernels.paged_attention.reference import Heads, split_heads, visible, write
 from rtp_kernels.soft_cap.reference import soft_cap
 
@@ -60,6 +61,8 @@ def _fast(
         keys = _row_planes(planes, row)
         if row.num_new == 1 and lse is None and geometry.softcap is None:
             _single(q[at], keys, row, geometry, out[at])
+        elif lse is None and suits(row, geometry) and is_faster(geometry, _blocked):
+            fused(q[at], keys, row, geometry, out[at])
         else:
             _blocked(q[at], keys, row, geometry, out[at], None if lse is None else lse[at])
     return out.flatten(1)
