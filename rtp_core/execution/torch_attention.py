@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,6 +21,7 @@ from rtp_core.api import (
     Scoring,
 )
 from rtp_core.models.rope import inverse_frequencies
+from rtp_kernels.paged_attention.compiled import MOST_TOKENS, few_tokens
 from rtp_kernels.paged_attention.plan import (
     KEY_TILE,
     AttentionPlan,
@@ -37,15 +38,37 @@ from rtp_kernels.paged_attention.plan import (
 from rtp_kernels.paged_attention.rotary import rotary_tables
 from rtp_kernels.registry import resolve
 
+Tables = dict[RopeSpec | None, tuple[torch.Tensor, torch.Tensor]]
 LENGTH_SPREAD = 1.5
 """Pad single-token rows together while the longest is at most this times the mean."""
 
 
-class StepAttention(NamedTuple):
-    """A step: one plan a kind of layer, and the position ids int64 [tokens]."""
+class StepAttention:
+    """A step: position ids int64 [tokens], and one plan a kind of layer.
 
-    kinds: tuple[AttentionPlan, ...]
-    positions: torch.Tensor
+    `compiled` plans serve `run` where every row has few new tokens; the others are made when
+    they are first asked for.
+    """
+
+    __slots__ = ("_kinds", "_make", "compiled", "positions")
+
+    def __init__(
+        self,
+        positions: torch.Tensor,
+        compiled: tuple[Any, ...] | None,
+        make: Callable[[], tuple[AttentionPlan, ...]],
+    ) -> None:
+        self.positions = positions
+        self.compiled = compiled
+        self._make = make
+        self._kinds: tuple[AttentionPlan, ...] | None = None
+
+    @property
+    def kinds(self) -> tuple[AttentionPlan, ...]:
+        """Plans of `rtp_kernels.paged_attention`."""
+        if self._kinds is None:
+            self._kinds = self._make()
+        return self._kinds
 
 
 class TorchAttention:
@@ -92,6 +115,11 @@ class BoundTorchAttention:
             for layer in group.layers:
                 kind = self._kind(_Kind(number, spec.rope_of(layer)))
                 self._layers[layer] = _Layer(kind, memory.planes(layer), geometry)
+        norm_dtype = None
+        if spec.qk_norm:
+            norm_dtype = torch.float32 if spec.norm_offset else self._dtype
+        geometries = list({layer.geometry: None for layer in self._layers.values()})
+        self._few = few_tokens(spec.dtype, geometries, norm_dtype) if device == "cpu" else None
         self._frequencies = {
             kind.rope: inverse_frequencies(kind.rope).to(device) for kind in self._kinds
         }
@@ -103,6 +131,18 @@ class BoundTorchAttention:
             rope: rotary_tables(frequencies, positions, self._dtype, _factor(rope))
             for rope, frequencies in self._frequencies.items()
         }
+        few = self._few is not None and all(len(row.token_ids) <= MOST_TOKENS for row in rows)
+        compiled = self._plan_compiled(rows, tables) if few else None
+        return StepAttention(positions, compiled, lambda: self._plan_kinds(rows, tables))
+
+    def _plan_compiled(self, rows: Sequence[PlanRow], tables: Tables) -> tuple[Any, ...]:
+        plan = self._few.plan  # pyright: ignore[reportOptionalMemberAccess]
+        return tuple(
+            plan([_row(row, group) for row in rows], self._block_size, *tables[rope])
+            for group, rope in self._kinds
+        )
+
+    def _plan_kinds(self, rows: Sequence[PlanRow], tables: Tables) -> tuple[AttentionPlan, ...]:
         groups: dict[int, AttentionPlan] = {}
         plans: list[AttentionPlan] = []
         for group, rope in self._kinds:
@@ -110,7 +150,7 @@ class BoundTorchAttention:
             if group not in groups:
                 groups[group] = self._plan_group(rows, group, cos, sin)
             plans.append(replace(groups[group], cos=cos, sin=sin))
-        return StepAttention(tuple(plans), positions)
+        return tuple(plans)
 
     def run(
         self,
@@ -121,6 +161,8 @@ class BoundTorchAttention:
     ) -> torch.Tensor:
         """[tokens, (heads + 2 * kv_heads) * dim] -> [tokens, heads * dim]."""
         kind, planes, geometry = self._layers[layer]
+        if plan.compiled is not None and self._few is not None:
+            return self._few.run(qkv, planes, plan.compiled[kind], geometry, norms)
         return self._attend(qkv, planes, plan.kinds[kind], geometry, norms)
 
     def _kind(self, kind: _Kind) -> int:
