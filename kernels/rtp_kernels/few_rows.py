@@ -9,19 +9,18 @@ tries them once, and whoever finds them wrong or missing multiplies densely.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from rtp_kernels.linear_weight import GROUP, GroupCodes, LinearWeight, quantize
+from rtp_kernels.linear_weight import GROUP, GroupCodes, quantize
 
 Part = tuple[torch.Tensor, torch.Tensor]
 ROW_COUNTS = (1, 2, 4, 8, 16, 32)
 _TRIES = 2
-_SAMPLE = 8
 
 
 class FewRowsLinear:
@@ -84,16 +83,18 @@ def usable() -> str | None:
     return None
 
 
-def crossover(weights: Sequence[tuple[torch.Tensor, tuple[Part, ...]]]) -> int:
-    """Most rows for which the codes are measured to be the faster form; 0 if for none.
+def crossover(
+    coded: Sequence[Callable[[torch.Tensor], torch.Tensor]], dense: Sequence[torch.Tensor]
+) -> int:
+    """Most rows for which products by codes are measured to be faster; 0 if for none.
 
-    Takes several (dense, parts) of one shape in turn, so that caches do not hold them all.
+    Takes several weights of one shape in turn, so that caches do not hold them all.
     """
     best = 0
     for rows in ROW_COUNTS:
-        x = weights[0][0].new_ones(rows, weights[0][0].shape[1])
-        coded = _seconds([partial(product, x, parts) for _, parts in weights])
-        if coded >= _seconds([partial(functional.linear, x, dense) for dense, _ in weights]):
+        x = dense[0].new_ones(rows, dense[0].shape[1])
+        few = _seconds([partial(product, x) for product in coded])
+        if few >= _seconds([partial(functional.linear, x, weight) for weight in dense]):
             return best
         best = rows
     return best
@@ -107,22 +108,3 @@ def _seconds(calls: Sequence[Callable[[], Any]]) -> float:
             call()
         best = min(best, time.perf_counter() - began)
     return best
-
-
-def pack_for_few_rows(
-    parameters: Mapping[str, torch.Tensor | LinearWeight], dtype: str
-) -> Mapping[str, torch.Tensor | FewRowsLinear]:
-    """Pack every weight that kept its codes; row bounds are measured, one a shape and width."""
-    coded = {name: one for name, one in parameters.items() if isinstance(one, LinearWeight)}
-    plain = {name: one for name, one in parameters.items() if isinstance(one, torch.Tensor)}
-    if dtype != "bfloat16" or usable() is not None:
-        return plain | {name: one.dense for name, one in coded.items()}
-    packed = {name: (one.dense, pack(one.codes)) for name, one in coded.items()}
-    alike: dict[tuple[torch.Size, int], list[tuple[torch.Tensor, tuple[Part, ...]]]] = {}
-    for dense, parts in packed.values():
-        alike.setdefault((dense.shape, len(parts)), []).append((dense, parts))
-    bounds = {kind: crossover(ones[:_SAMPLE]) for kind, ones in alike.items()}
-    return plain | {
-        name: FewRowsLinear(dense, parts, bounds[dense.shape, len(parts)])
-        for name, (dense, parts) in packed.items()
-    }

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from rtp_kernels.compiled import CompiledLinear
 from rtp_kernels.few_rows import FewRowsLinear
 
 MIN_ROWS = 16
-Weight = torch.Tensor | FewRowsLinear
+Weight = torch.Tensor | FewRowsLinear | CompiledLinear
 Linear = Callable[[torch.Tensor, Any, torch.Tensor | None], torch.Tensor]
 
 

@@ -16,6 +16,7 @@ OPERATIONS = (
     "norm_gate_up_gelu",
     "linear_norm_residual",
     "moe_gate_up_down",
+    "head",
     "soft_cap",
     "block_copy",
     "paged_attention",
@@ -34,21 +35,29 @@ class Implementation:
     priority: int
 
 
-_IMPLEMENTATIONS: list[Implementation] = [
-    Implementation(name, "reference", f"rtp_kernels.{name}.reference", frozenset(), 0)
-    for name in OPERATIONS
-] + [
-    Implementation(name, "cpu", f"rtp_kernels.{name}.cpu", frozenset({"cpu"}), 10)
-    for name in (
-        "norm_linear",
-        "linear_residual",
-        "norm_gate_up",
-        "norm_gate_up_gelu",
-        "linear_norm_residual",
-        "moe_gate_up_down",
-        "paged_attention",
-    )
-]
+_IMPLEMENTATIONS: list[Implementation] = (
+    [
+        Implementation(name, "reference", f"rtp_kernels.{name}.reference", frozenset(), 0)
+        for name in OPERATIONS
+    ]
+    + [
+        Implementation(name, "cpu", f"rtp_kernels.{name}.cpu", frozenset({"cpu"}), 10)
+        for name in (
+            "norm_linear",
+            "linear_residual",
+            "norm_gate_up",
+            "norm_gate_up_gelu",
+            "linear_norm_residual",
+            "moe_gate_up_down",
+            "head",
+            "paged_attention",
+        )
+    ]
+    + [
+        Implementation(name, "compiled", f"rtp_kernels.{name}.compiled", frozenset({"cpu"}), 20)
+        for name in ("norm_linear", "linear_residual", "norm_gate_up", "norm_gate_up_gelu", "head")
+    ]
+)
 
 
 def resolve(operation: str, device: str, dtype: str) -> Callable[..., Any]:

@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from rtp_kernels import few_rows
-from rtp_kernels.few_rows import FewRowsLinear, crossover, pack, pack_for_few_rows, product, usable
+from rtp_kernels import pack as packing
+from rtp_kernels.compiled import unavailable
+from rtp_kernels.few_rows import FewRowsLinear, crossover, pack, product, usable
 from rtp_kernels.invariant import bind_linear
 from rtp_kernels.linear_weight import GROUP, LinearWeight, quantize
+from rtp_kernels.pack import pack_for_few_rows
 
 needs_operators = pytest.mark.skipif(usable() is not None, reason=f"{usable()}")
 
@@ -57,7 +60,12 @@ def test_many_rows_multiply_densely_and_few_rows_by_codes():
 
 
 @needs_operators
-def test_packing_a_model_keeps_plain_parameters_and_measures_bounds():
+@pytest.mark.parametrize("compiled", [True, False])
+def test_packing_a_model_keeps_plain_parameters_and_measures_bounds(compiled, monkeypatch):
+    if compiled and unavailable() is not None:
+        pytest.skip(unavailable())
+    if not compiled:
+        monkeypatch.setattr(packing, "unavailable", lambda: "not wanted")
     norm = torch.ones(128, dtype=torch.bfloat16)
     coded = {
         f"w{number}": LinearWeight(weight(seed=number).bfloat16(), quantize(weight(seed=number), 4))
@@ -71,7 +79,7 @@ def test_packing_a_model_keeps_plain_parameters_and_measures_bounds():
 def test_float32_and_missing_operators_fall_back_to_the_dense_form(monkeypatch):
     one = LinearWeight(weight(), quantize(weight(), 4))
     assert pack_for_few_rows({"w": one}, "float32") == {"w": one.dense}
-    monkeypatch.setattr(few_rows, "usable", lambda: "no such operator")
+    monkeypatch.setattr(packing, "why_not", lambda: "no such operator")
     assert pack_for_few_rows({"w": one}, "bfloat16") == {"w": one.dense}
 
 
@@ -88,4 +96,4 @@ def test_wrong_results_of_the_private_operator_are_noticed(monkeypatch):
 def test_crossover_is_zero_where_codes_never_win(monkeypatch):
     monkeypatch.setattr(few_rows, "_seconds", lambda calls: 1.0)
     dense = weight().bfloat16()
-    assert crossover([(dense, pack(quantize(dense, 4)))]) == 0
+    assert crossover([lambda x: x], [dense]) == 0

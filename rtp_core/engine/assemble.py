@@ -39,7 +39,7 @@ from rtp_core.sampling.sampler import Sampler
 from rtp_core.scheduling.scheduler import Scheduler
 from rtp_core.speculation.controller import SpeculationController
 from rtp_core.text.gguf_tokenizer import WRITER_VERSION, write_tokenizer
-from rtp_kernels.few_rows import pack_for_few_rows
+from rtp_kernels.pack import pack_for_few_rows
 from rtp_kernels.registry import resolver
 
 log = logging.getLogger("rtp.engine")

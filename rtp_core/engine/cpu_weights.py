@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rtp_core.api import WeightPlan
 from rtp_core.errors import ConfigError
 from rtp_core.loading.codes import coded_parameters
-from rtp_kernels.few_rows import usable
+from rtp_kernels.pack import why_not
 
 log = logging.getLogger("rtp.engine")
 
@@ -59,7 +59,7 @@ def can_keep_codes(form: WeightForm) -> bool:
 
     Raises ConfigError when it does not and codes were asked for by name.
     """
-    reason = usable()
+    reason = why_not()
     if reason is None:
         return True
     if form.bits is not None:

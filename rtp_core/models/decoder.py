@@ -65,7 +65,7 @@ class Decoder:
         self._head = self._table if spec.tied_head else parameters["head"]
         self._softcap = spec.logits_softcap
         self._embed = kernels("embed")
-        self._norm_linear = kernels("norm_linear")
+        self._to_logits = kernels("head")
         self._soft_cap = kernels("soft_cap")
 
     def forward(
@@ -89,7 +89,7 @@ class Decoder:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, hidden_size] -> float32 [rows, vocab_size]."""
-        logits = self._norm_linear(hidden, self._norm, self._eps, self._head).float()
+        logits = self._to_logits(hidden, self._norm, self._eps, self._head)
         return logits if self._softcap is None else self._soft_cap(logits, self._softcap)
 
 

@@ -7,10 +7,13 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
+from rtp_kernels.compiled import CompiledLinear
 from rtp_kernels.few_rows import FewRowsLinear
 
 
-def embed(token_ids: torch.Tensor, table: torch.Tensor | FewRowsLinear) -> torch.Tensor:
+def embed(
+    token_ids: torch.Tensor, table: torch.Tensor | FewRowsLinear | CompiledLinear
+) -> torch.Tensor:
     """One table row a token; of a tied head that has codes, the dense row."""
     dense = table if isinstance(table, torch.Tensor) else table.dense
     return functional.embedding(token_ids, dense)

@@ -204,7 +204,7 @@ def _exact(
             at = slice(row.begin + begin, row.begin + end)
             logs = None if lse is None else lse[at]
             seen = _seen_tiles(row, begin, end, geometry.window)
-            near = tuple(plane[:, seen] for plane in tiles)
+            near = (tiles[0][:, seen], tiles[1][:, seen])
             columns = slice(seen.start * KEY_TILE, seen.stop * KEY_TILE)
             _exact_block(q[at], near, mask[begin:end, columns], geometry, out[at], logs)
     return out.flatten(1)

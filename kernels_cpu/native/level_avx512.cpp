@@ -1,0 +1,12 @@
+#if defined(__x86_64__)
+#include "simd_avx512.h"
+// Kernels are written in the operations of the header above.
+#include "attention_kernels.h"
+#include "linear_kernels.h"
+#include "levels.h"
+
+const Level* avx512_level() {
+  static const Level level = {"avx512", prepare, panels, rotate, attend, merge};
+  return &level;
+}
+#endif
