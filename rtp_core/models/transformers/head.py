@@ -45,7 +45,8 @@ class Head:
 
     def __init__(self, model: PreTrainedModel, decoder: torch.nn.Module) -> None:
         """Shares the model's modules. Raises ModelError when the decoder is not part of it."""
-        path = next(name for name, module in model.named_modules() if module is decoder)
+        names = (name for name, module in model.named_modules() if module is decoder)
+        path = next(names, "")
         if not path:
             raise refusal(type(model).__name__, "its head is not apart from its decoder")
         self._model = _with_module(model, path.split("."), _Given())

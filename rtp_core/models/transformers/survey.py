@@ -28,8 +28,17 @@ _NO_MATTER = frozenset(
     {"dropout", "position_ids", "use_cache", "output_attentions", "position_embeddings"}
 )
 _HONOURED = frozenset({"scaling", "softcap", "sliding_window", "s_aux", "is_causal"})
-_FAILURES = (ArithmeticError, AttributeError, ImportError, LookupError, RuntimeError)
-_FAILURES = (*_FAILURES, AssertionError, TypeError, ValueError)
+_FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What model code raises when it meets shapes without values, or a mask that is none."""
 
 
 @dataclass(frozen=True, slots=True)

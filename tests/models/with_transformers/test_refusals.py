@@ -68,6 +68,12 @@ def test_code_beside_a_checkpoint_is_never_run(tmp_path):
         prepared(zoo.write_config(tmp_path, settings))
 
 
+def test_a_configuration_does_not_choose_attention_code(tmp_path):
+    """transformers would fetch a kernel of this name from the Hub."""
+    small = {**zoo.SHAPE, "_attn_implementation": "someone/kernel", "fusion_config": {"x": True}}
+    assert described(tmp_path, "phi3", "Phi3ForCausalLM", **small).spec.num_layers == 3
+
+
 def test_a_model_type_newer_than_the_library_is_named(tmp_path):
     settings = {"model_type": "mine", "architectures": ["MineForCausalLM"]}
     with pytest.raises(ModelError, match=r"does not know the model_type 'mine'.*upgrade"):
