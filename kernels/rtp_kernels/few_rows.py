@@ -20,6 +20,7 @@ from rtp_kernels.linear_weight import GROUP, GroupCodes, LinearWeight, quantize
 
 Part = tuple[torch.Tensor, torch.Tensor]
 ROW_COUNTS = (1, 2, 4, 8, 16, 32)
+OUTPUTS = 16
 _TRIES = 2
 _SAMPLE = 8
 
@@ -112,17 +113,25 @@ def _seconds(calls: Sequence[Callable[[], Any]]) -> float:
 def pack_for_few_rows(
     parameters: Mapping[str, torch.Tensor | LinearWeight], dtype: str
 ) -> Mapping[str, torch.Tensor | FewRowsLinear]:
-    """Pack every weight that kept its codes; row bounds are measured, one a shape and width."""
+    """Pack every weight that kept its codes; row bounds are measured, one a shape and width.
+
+    torch packs outputs by 16: a weight with another number of them stays dense.
+    """
     coded = {name: one for name, one in parameters.items() if isinstance(one, LinearWeight)}
     plain = {name: one for name, one in parameters.items() if isinstance(one, torch.Tensor)}
     if dtype != "bfloat16" or usable() is not None:
         return plain | {name: one.dense for name, one in coded.items()}
-    packed = {name: (one.dense, pack(one.codes)) for name, one in coded.items()}
+    odd = {name: one.dense for name, one in coded.items() if one.dense.shape[0] % OUTPUTS}
+    packed = {name: (one.dense, pack(one.codes)) for name, one in coded.items() if name not in odd}
     alike: dict[tuple[torch.Size, int], list[tuple[torch.Tensor, tuple[Part, ...]]]] = {}
     for dense, parts in packed.values():
         alike.setdefault((dense.shape, len(parts)), []).append((dense, parts))
     bounds = {kind: crossover(ones[:_SAMPLE]) for kind, ones in alike.items()}
-    return plain | {
-        name: FewRowsLinear(dense, parts, bounds[dense.shape, len(parts)])
-        for name, (dense, parts) in packed.items()
-    }
+    return (
+        plain
+        | odd
+        | {
+            name: FewRowsLinear(dense, parts, bounds[dense.shape, len(parts)])
+            for name, (dense, parts) in packed.items()
+        }
+    )
