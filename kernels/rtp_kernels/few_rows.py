@@ -20,6 +20,7 @@ from rtp_kernels.linear_weight import GROUP, GroupCodes, quantize
 
 Part = tuple[torch.Tensor, torch.Tensor]
 ROW_COUNTS = (1, 2, 4, 8, 16, 32)
+OUTPUTS = 16
 _TRIES = 2
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from rtp_kernels.compiled import PACKAGE, CompiledLinear, operations, unavailable
-from rtp_kernels.few_rows import FewRowsLinear, crossover, pack, product, usable
+from rtp_kernels.few_rows import OUTPUTS, FewRowsLinear, crossover, pack, product, usable
 from rtp_kernels.linear_weight import LinearWeight
 
 Packed = torch.Tensor | FewRowsLinear | CompiledLinear
@@ -51,7 +51,10 @@ def _alike(coded: Mapping[str, LinearWeight]) -> list[list[str]]:
     return list(kinds.values())
 
 
-def _torch(weights: Mapping[str, LinearWeight]) -> dict[str, FewRowsLinear]:
+def _torch(weights: Mapping[str, LinearWeight]) -> Mapping[str, torch.Tensor | FewRowsLinear]:
+    """torch packs outputs by 16: weights with another number of them stay dense."""
+    if any(one.dense.shape[0] % OUTPUTS for one in weights.values()):
+        return {name: one.dense for name, one in weights.items()}
     parts = {name: pack(one.codes) for name, one in weights.items()}
     dense = [one.dense for one in weights.values()]
     calls = [partial(product, parts=one) for one in parts.values()]

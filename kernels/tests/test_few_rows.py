@@ -76,6 +76,17 @@ def test_packing_a_model_keeps_plain_parameters_and_measures_bounds(compiled, mo
     assert len({one.max_rows for name, one in made.items() if name != "norm"}) == 1
 
 
+@needs_operators
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_vocabulary_that_cannot_be_packed_stays_dense(bits, monkeypatch):
+    monkeypatch.setattr(packing, "unavailable", lambda: "not wanted")
+    odd = LinearWeight(weight(rows=99).bfloat16(), quantize(weight(rows=99), bits))
+    even = LinearWeight(weight().bfloat16(), quantize(weight(), bits))
+    made = pack_for_few_rows({"head": odd, "w": even}, "bfloat16")
+    assert made["head"] is odd.dense
+    assert made["w"].dense is even.dense
+
+
 def test_float32_and_missing_operators_fall_back_to_the_dense_form(monkeypatch):
     one = LinearWeight(weight(), quantize(weight(), 4))
     assert pack_for_few_rows({"w": one}, "float32") == {"w": one.dense}

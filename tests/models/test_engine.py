@@ -76,6 +76,18 @@ def test_greedy_tokens_equal_generate_however_they_are_run(architecture, case, s
         assert bool(llm.stats()["preemptions"]) == keeps_everything
 
 
+@pytest.mark.parametrize(
+    ("architecture", "case"),
+    [("MistralForCausalLM", "window"), ("Gemma3ForCausalLM", "five to one")],
+)
+def test_drafts_within_windows_change_nothing(architecture, case, save_model):
+    model = random_model(architecture, case)
+    prompts = [PROMPTS[0] * 14, [7] * 90]
+    with open_llm(save_model(model), speculation={"methods": ["ngram"]}) as llm:
+        assert ids(llm.generate(prompts, GREEDY)) == [greedy(model, one) for one in prompts]
+        assert llm.stats()["spec_draft_tokens"] > 0
+
+
 def block_bytes(config):
     """float32 bytes of 16 tokens in all layers."""
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
