@@ -15,7 +15,7 @@ COMPILED := if command -v c++ >/dev/null || command -v g++ >/dev/null || command
 # Two threads of two processes on two cores wait for each other for most of the time.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: serve test test-long lint bench dist clean
+.PHONY: serve test test-long lint bench docs dist clean
 
 serve: $(VENV)/.installed
 	$(BIN)/rtp serve $(MODEL) --port $(PORT)
@@ -34,6 +34,9 @@ lint: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python bench/vs_transformers.py
+
+docs: $(VENV)/.installed
+	$(BIN)/python -m rtp_core.config.reference > docs/config.md
 
 dist: $(VENV)/.installed-test
 	$(BIN)/python -m build --outdir dist .

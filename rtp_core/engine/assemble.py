@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rtp_core.api import (
     AttentionBackend,
     BuildContext,
@@ -24,6 +26,7 @@ from rtp_core.config.environment import cache_dir
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.contract import ModelInfo
 from rtp_core.engine.core import EngineCore, EngineParts
+from rtp_core.engine.cores import usable_cores
 from rtp_core.engine.cpu_weights import can_keep_codes
 from rtp_core.engine.explain import explain_prepared
 from rtp_core.engine.model_facts import sampling_defaults, stop_token_ids
@@ -49,6 +52,7 @@ Progress = Callable[[int, int], None]
 
 def build_engine(config: EngineConfig, progress: Progress | None = None) -> EngineCore:
     """Config in, running engine out. Errors appear here, before the first request."""
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     prepared = prepare(config)
     host, context, spec, limits = (
         prepared.host,
