@@ -56,7 +56,8 @@ void list_set(AttentionJob* job, AttentionItem item) {
   const AttentionShape& shape = *job->call->shape;
   const AttentionRow& row = job->call->plan->rows[item.row];
   const int group = shape.heads / shape.kv_heads, past = row.num_keys - row.num_new;
-  const int oldest = past + item.first / group - shape.window + 1;
+  const int earliest = row.tree >= 0 ? past : past + item.first / group;
+  const int oldest = earliest - shape.window + 1;
   const int begin = shape.window > 0 && oldest > 0 ? oldest : 0;
   int end = past + (item.first + item.count - 1) / group + 1;
   if (row.tree >= 0) end = row.num_keys;
@@ -113,11 +114,12 @@ bool reserve_items(AttentionJob* job) {
 // the rotated queries in `out`, in place. 3: both. Returns 0, or -1 when memory is short.
 RTP_EXPORT int32_t rtp_attention(const AttentionShape* shape, const AttentionPlan* plan,
                                  const uint16_t* qkv, uint16_t* keys, uint16_t* values,
-                                 int64_t head_stride, const uint16_t* q_norm,
-                                 const uint16_t* k_norm, float eps, uint16_t* out, float* lse,
+                                 int64_t head_stride, const void* q_norm, const void* k_norm,
+                                 int32_t norm_wide, float eps, uint16_t* out, float* lse,
                                  int32_t phases) {
-  const AttentionCall call{shape,  plan, qkv, keys, values, head_stride, q_norm,
-                           k_norm, eps,  out, out,  lse};
+  const Norm norms[2] = {{q_norm, norm_wide != 0}, {k_norm, norm_wide != 0}};
+  const AttentionCall call{shape,    plan, qkv, keys, values, head_stride, norms[0],
+                           norms[1], eps,  out, out,  lse};
   AttentionJob job{&call, &current_level(), nullptr, nullptr, nullptr, 0, 0, 1, 0, 0};
   if (phases & kRotate) {
     if (plan->num_tokens <= kCallerTokens)

@@ -5,6 +5,7 @@
 
 #include "functions.h"
 #include "operations.h"
+#include "row_norm.h"
 
 namespace {
 
@@ -27,7 +28,7 @@ RTP_INLINE uint16_t to_bf16(float value) {
 
 // One head of a query or key, normed if asked, rotated: halves of the first `rotary`
 // dimensions turn against each other, the rest passes through.
-RTP_TARGET void rotate_head(const AttentionCall& call, const uint16_t* x, const uint16_t* norm,
+RTP_TARGET void rotate_head(const AttentionCall& call, const uint16_t* x, const Norm& norm,
                             int token, uint16_t* out) {
   const AttentionPlan& plan = *call.plan;
   const int dim = call.shape->dim, half = plan.rotary / 2;
@@ -35,13 +36,13 @@ RTP_TARGET void rotate_head(const AttentionCall& call, const uint16_t* x, const 
   const float *sin = plan.sin + static_cast<size_t>(token) * plan.rotary;
   alignas(64) float wide[kMostDim];
   for (int i = 0; i < dim; i += 16) store(wide + i, load_bf16(x + i));
-  if (norm != nullptr) {
+  if (norm.weight != nullptr) {
     F squares = zero();
     for (int i = 0; i < dim; i += 16) squares = fma(load(wide + i), load(wide + i), squares);
     const float mean = sum(squares) / static_cast<float>(dim);
     const F inverse = splat(1.0f / std::sqrt(mean + call.eps));
     for (int i = 0; i < dim; i += 16) {
-      F weight = add(load_bf16(norm + i), splat(call.shape->norm_offset));
+      const F weight = norm_weights(norm, i, call.shape->norm_offset);
       store(wide + i, mul(mul(load(wide + i), inverse), weight));
     }
   }
@@ -76,9 +77,16 @@ RTP_TARGET void rotate(const AttentionCall& call, uint16_t* rotated, int begin, 
 struct Queries {
   alignas(64) float values[kQueries * kMostDim];  // [count, dim]
   int64_t offset[kQueries];                       // token * heads + head
-  int position[kQueries];                         // index of the query's own key
+  int position[kQueries];                         // in its sequence
   int token[kQueries];                            // of the row
 };
+
+// Of a new token of a row; in a tree it follows its ancestors.
+RTP_INLINE int position_of(const AttentionCall& call, const AttentionRow& row, int token) {
+  const int past = row.num_keys - row.num_new;
+  if (row.tree < 0) return past + token;
+  return past - 1 + __builtin_popcountll(call.plan->trees[row.tree + token]);
+}
 
 RTP_TARGET void load_queries(const AttentionCall& call, const AttentionItem& item, bool values,
                              Queries* queries) {
@@ -88,7 +96,7 @@ RTP_TARGET void load_queries(const AttentionCall& call, const AttentionItem& ite
   for (int i = 0; i < item.count; i++) {
     const int token = (item.first + i) / group, head = (item.first + i) % group;
     queries->token[i] = token;
-    queries->position[i] = row.num_keys - row.num_new + token;
+    queries->position[i] = position_of(call, row, token);
     queries->offset[i] = static_cast<int64_t>(row.begin + token) * shape.heads +
                          item.kv_head * group + head;
     if (!values) continue;
@@ -178,7 +186,8 @@ RTP_TARGET void add_values_of_rows(int rows, const uint16_t* plane, const int64_
 }
 
 // Scores that a query must not see become -inf: keys after it, keys its window has left
-// behind, new tokens that are not its ancestors in a tree.
+// behind, new tokens that are not its ancestors in a tree. In a tree, the window counts from
+// ancestor to child.
 RTP_INLINE void hide(const AttentionCall& call, const AttentionItem& item, int position,
                      int token, int key, float* scores) {
   const AttentionRow& row = call.plan->rows[item.row];
@@ -193,7 +202,8 @@ RTP_INLINE void hide(const AttentionCall& call, const AttentionItem& item, int p
     const int at = key + i;
     bool seen = at >= lowest && at < item.key_end && at <= position;
     if (tree && at >= past && at < item.key_end)
-      seen = at >= lowest && (call.plan->trees[row.tree + token] >> (at - past) & 1);
+      seen = (call.plan->trees[row.tree + token] >> (at - past) & 1) &&
+             (window == 0 || position - position_of(call, row, at - past) < window);
     if (!seen) scores[i] = -INFINITY;
   }
 }

@@ -26,7 +26,7 @@ RTP_TARGET void quantize_row(const LinearCall& call, const PreparedRows& rows, i
   const uint16_t* x = call.x + static_cast<size_t>(row) * columns;
   int8_t* codes = rows.codes + static_cast<size_t>(row) * columns;
   const size_t first = static_cast<size_t>(row) * groups;
-  const F inverse = call.norm == nullptr ? zero() : splat(inverse_rms(call, x, columns));
+  const F inverse = call.norm.weight == nullptr ? zero() : splat(inverse_rms(call, x, columns));
   for (int group = 0; group < groups; group++) {
     const int at = group * kGroup;
     F a = normed(call, x, at, inverse), b = normed(call, x, at + 16, inverse);

@@ -11,7 +11,7 @@ RTP_TARGET void widen_row(const LinearCall& call, const PreparedRows& rows, int 
   const int columns = call.weight->columns;
   const uint16_t* x = call.x + static_cast<size_t>(row) * columns;
   float* wide = rows.wide + static_cast<size_t>(row) * columns;
-  const F inverse = call.norm == nullptr ? zero() : splat(inverse_rms(call, x, columns));
+  const F inverse = call.norm.weight == nullptr ? zero() : splat(inverse_rms(call, x, columns));
   for (int at = 0; at < columns; at += kGroup) {
     store(wide + at, normed(call, x, at, inverse));
     store(wide + at + 16, normed(call, x, at + 16, inverse));

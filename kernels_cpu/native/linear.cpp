@@ -66,11 +66,12 @@ int panels_a_chunk(const LinearJob& job) {
 
 // Returns 0, or -1 when memory is short.
 RTP_EXPORT int32_t rtp_linear(const Weight* weight, const uint16_t* x, int32_t tokens,
-                              const uint16_t* norm, float eps, float norm_offset,
+                              const void* norm, int32_t norm_wide, float eps, float norm_offset,
                               const uint16_t* bias, const uint16_t* residual, void* out,
                               int32_t form, int32_t activation) {
   if (tokens <= 0) return 0;
-  const LinearCall call{weight, x, norm, eps, norm_offset, bias, residual, out, tokens};
+  const LinearCall call{weight,      x,    {norm, norm_wide != 0}, eps,
+                        norm_offset, bias, residual,               out, tokens};
   LinearJob job{&call, &current_level(), {}, static_cast<Form>(form),
                 static_cast<Activation>(activation), 0, 1};
   if (!reserve_rows(&job)) return -1;

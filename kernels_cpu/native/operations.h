@@ -26,15 +26,21 @@ struct Weight {
   int32_t parts;  // 1, or 2: gate rows, then up rows
 };
 
+// The weights of an RMS norm: bf16, or float32 if `wide`; null for no norm.
+struct Norm {
+  const void* weight;
+  bool wide;
+};
+
 enum class Activation : int32_t { kSilu = 0, kGeluTanh = 1 };
 
 // out = linear(norm(x)) in one of three forms, by which of the pointers are set.
 struct LinearCall {
   const Weight* weight;
   const uint16_t* x;     // bf16 [tokens, columns]
-  const uint16_t* norm;  // bf16 [columns] or null: RMS norm of x, weights norm + norm_offset
+  Norm norm;             // [columns], of x
   float eps;
-  float norm_offset;
+  float norm_offset;         // added to the norm's weights
   const uint16_t* bias;      // bf16 [rows] or null
   const uint16_t* residual;  // bf16 [tokens, rows] or null
   void* out;                 // bf16, or float32 for kLogits
@@ -90,7 +96,7 @@ struct AttentionCall {
   const uint16_t* qkv;      // bf16 [tokens, heads + 2 * kv_heads, dim]
   uint16_t *keys, *values;  // bf16 planes [kv_heads, slots, dim], heads `head_stride` apart
   int64_t head_stride;
-  const uint16_t *q_norm, *k_norm;  // bf16 [dim] or null
+  Norm q_norm, k_norm;  // [dim]
   float eps;
   const uint16_t* queries;  // bf16 [tokens, heads, dim], rotated
   uint16_t* out;            // bf16 [tokens, heads, dim]; may be `queries`

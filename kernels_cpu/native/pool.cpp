@@ -17,7 +17,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::microseconds;
 
-constexpr microseconds kSpin{30};          // a worker without work, before it sleeps
+constexpr microseconds kSpin{50};          // a worker without work, before it sleeps
+constexpr microseconds kWait{20};          // a caller for workers, before it sleeps
+constexpr microseconds kRing{200};         // between two times that sleepers are woken
 constexpr microseconds kGap{300};          // a spin interrupted this long: cores are scarce
 constexpr microseconds kStall{300};        // a caller's wait that counts as a stall
 constexpr int kCalm = 256;                 // sleeps without spinning after a gap
@@ -29,6 +31,15 @@ void pause_cpu() {
   __builtin_ia32_pause();
 #elif defined(__aarch64__)
   asm volatile("yield");
+#endif
+}
+
+// The core this thread is on; -1 where the system does not tell.
+int current_core() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
 #endif
 }
 
@@ -58,6 +69,7 @@ class Pool {
   uint32_t wait_for_call(uint32_t seen, int id, int* calm);
   void sleep_until_call(uint32_t seen, int id);
   void start_workers(int limit);
+  void wake_workers();
   void wait_for_workers();
   bool has_call(uint32_t seen, int id) const {
     return id < limit_.load() && call_of(gate_.load()) != seen;
@@ -72,6 +84,7 @@ class Pool {
   const void* context_ = nullptr;
   std::atomic<int> limit_{1};
   std::atomic<bool> spins_{true};
+  std::atomic<int> caller_core_{-1};
 
   std::mutex mutex_;
   std::condition_variable call_came_;
@@ -83,6 +96,7 @@ class Pool {
   // Of the caller that has `busy_`.
   int started_ = 1;
   int alone_ = 0, next_alone_ = kAlone, smooth_ = 0;
+  Clock::time_point last_ring_{};
 };
 
 void Pool::work() {
@@ -116,7 +130,8 @@ void Pool::serve(int id) {
 }
 
 // Spins for a bounded time, then sleeps. Not at all where cores are scarce: fewer than
-// threads, or busy with other work, which shows in a spin that was interrupted.
+// threads, or busy with other work, which shows in a spin that was interrupted; and never on
+// the caller's core, where a busy system may put a worker that it wakes.
 uint32_t Pool::wait_for_call(uint32_t seen, int id, int* calm) {
   if (*calm > 0 || !spins_.load()) {
     *calm -= *calm > 0;
@@ -129,7 +144,8 @@ uint32_t Pool::wait_for_call(uint32_t seen, int id, int* calm) {
     for (int i = 0; i < 8; i++) pause_cpu();
     const Clock::time_point now = Clock::now();
     if (now - last > kGap) *calm = kCalm;
-    if (now - begin > kSpin) {
+    const int core = current_core();
+    if (now - begin > kSpin || (core >= 0 && core == caller_core_.load())) {
       sleep_until_call(seen, id);
       break;
     }
@@ -160,10 +176,20 @@ void Pool::start_workers(int limit) {
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
+// Workers that are wanted again soon still spin; where they cannot, on a busy machine, waking
+// them for every call would cost more than they do.
+void Pool::wake_workers() {
+  const Clock::time_point now = Clock::now();
+  if (now - last_ring_ < kRing) return;
+  last_ring_ = now;
+  { std::lock_guard<std::mutex> lock(mutex_); }
+  call_came_.notify_all();
+}
+
 void Pool::wait_for_workers() {
   const Clock::time_point begin = Clock::now();
   Clock::time_point now = begin;
-  while ((gate_.load() & kInside) && now - begin < kSpin) {
+  while ((gate_.load() & kInside) && now - begin < kWait) {
     for (int i = 0; i < 8; i++) pause_cpu();
     now = Clock::now();
   }
@@ -199,11 +225,9 @@ void Pool::run(int chunks, Chunk chunk, const void* context, int limit) {
   context_ = context;
   next_.store(0);
   limit_.store(limit);
+  caller_core_.store(current_core());
   gate_.store(((call_of(gate_.load()) + 1) << 16) | kOpen);
-  if (sleepers_.load() > 0) {
-    { std::lock_guard<std::mutex> lock(mutex_); }
-    call_came_.notify_all();
-  }
+  if (sleepers_.load() > 0) wake_workers();
   work();
   if (gate_.fetch_and(~kOpen) & kInside) wait_for_workers();
   if (++smooth_ == kForgiven) next_alone_ = kAlone;

@@ -7,11 +7,16 @@
 
 namespace {
 
+RTP_INLINE F norm_weights(const Norm& norm, int at, float offset) {
+  F weight = norm.wide ? load(static_cast<const float*>(norm.weight) + at)
+                       : load_bf16(static_cast<const uint16_t*>(norm.weight) + at);
+  return add(weight, splat(offset));
+}
+
 RTP_INLINE F normed(const LinearCall& call, const uint16_t* x, int at, F inverse) {
   F value = load_bf16(x + at);
-  if (call.norm == nullptr) return value;
-  F weight = add(load_bf16(call.norm + at), splat(call.norm_offset));
-  return mul(mul(value, inverse), weight);
+  if (call.norm.weight == nullptr) return value;
+  return mul(mul(value, inverse), norm_weights(call.norm, at, call.norm_offset));
 }
 
 RTP_INLINE float inverse_rms(const LinearCall& call, const uint16_t* x, int columns) {

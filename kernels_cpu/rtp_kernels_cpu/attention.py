@@ -56,9 +56,9 @@ class PagedAttention:
     ) -> torch.Tensor:
         """qkv [tokens, (heads + 2 * kv_heads) * dim] -> [tokens, heads * dim].
 
-        Keys, normalised if `norms` (q_norm, k_norm, eps) are given and rotated, and values are
-        stored in planes [kv_heads, slots, dim] first. `lse` float32 [tokens, heads], if given,
-        receives the log-sum-exp of each query's scores.
+        Keys, normalised if `norms` (q_norm, k_norm, eps; both bfloat16 or both float32) are
+        given and rotated, and values are stored in planes [kv_heads, slots, dim] first. `lse`
+        float32 [tokens, heads], if given, receives the log-sum-exp of each query's scores.
         """
         out = self._output(qkv, plan, geometry)
         call = _Call(qkv, planes, plan, geometry, norms, lse)
@@ -108,9 +108,11 @@ class PagedAttention:
         for plane in call.planes:
             _check_plane(plane, keys.stride(0), geometry, plan)
         _check("queries", out, (plan.num_tokens, geometry.num_heads * geometry.head_dim))
+        wide = q_norm is not None and q_norm.dtype == torch.float32
         for norm in (q_norm, k_norm):
             if norm is not None:
-                _check("norm", norm, (geometry.head_dim,))
+                dtype = torch.float32 if wide else torch.bfloat16
+                _check("norm", norm, (geometry.head_dim,), dtype)
         if lse is not None:
             _check("lse", lse, (plan.num_tokens, geometry.num_heads), torch.float32)
         failed = library().rtp_attention(
@@ -122,6 +124,7 @@ class PagedAttention:
             keys.stride(0),
             _address(q_norm),
             _address(k_norm),
+            wide,
             eps,
             out.data_ptr(),
             _address(lse),

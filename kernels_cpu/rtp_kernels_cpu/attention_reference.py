@@ -119,14 +119,14 @@ def _rows(plan: PagedPlan, block_size: int) -> list[_Row]:
 
 
 def _visible(row: _Row, window: int | None) -> torch.Tensor:
-    """[num_new, num_keys] bool."""
+    """[num_new, num_keys] bool. In a tree, distance counts from ancestor to child."""
     past = row.num_keys - row.num_new
-    queries = torch.arange(past, row.num_keys)[:, None]
-    columns = torch.arange(row.num_keys)[None]
-    seen = columns <= queries
+    positions = torch.arange(row.num_keys)
+    seen = positions <= positions[past:, None]
     if row.tree is not None:
         bits = [[word >> j & 1 for j in range(row.num_new)] for word in row.tree]
         seen[:, past:] = torch.tensor(bits, dtype=torch.bool)
+        positions[past:] = past - 1 + seen[:, past:].sum(dim=1)
     if window is not None:
-        seen &= queries - columns < window
+        seen &= positions[past:, None] - positions < window
     return seen

@@ -10,7 +10,7 @@ import ctypes
 from functools import cache
 from importlib.resources import as_file, files
 
-VERSION = 1
+VERSION = 2
 """Of the C interface; `rtp_version` in native/library.cpp."""
 
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
@@ -69,21 +69,21 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "rtp_pool_counters": (None, (_POINTER,)),
     "rtp_linear": (
         _INT,
-        # weight, x, tokens; norm, eps, norm offset; bias, residual, out; form, activation
+        # weight, x, tokens; norm, is it float32, eps, offset; bias, residual, out; form, activation
         (
             *(_POINTER, _POINTER, _INT),
-            *(_POINTER, _FLOAT, _FLOAT),
+            *(_POINTER, _INT, _FLOAT, _FLOAT),
             *(_POINTER, _POINTER, _POINTER),
             *(_INT, _INT),
         ),
     ),
     "rtp_attention": (
         _INT,
-        # shape, plan, qkv; planes, their stride; norms, eps; out, lse, phases
+        # shape, plan, qkv; planes, their stride; norms, are they float32, eps; out, lse, phases
         (
             *(_POINTER, _POINTER, _POINTER),
             *(_POINTER, _POINTER, ctypes.c_int64),
-            *(_POINTER, _POINTER, _FLOAT),
+            *(_POINTER, _POINTER, _INT, _FLOAT),
             *(_POINTER, _POINTER, _INT),
         ),
     ),

@@ -48,7 +48,8 @@ def norm_linear(
     bias: torch.Tensor | None = None,
     variant: Variant = LLAMA,
 ) -> torch.Tensor:
-    """RMS norm of x [tokens, in] by norm [in], then the linear layer -> [tokens, out]."""
+    """RMS norm of x [tokens, in] by norm [in], bfloat16 or float32, then the linear layer
+    -> [tokens, out]."""
     out = _output(x, weight, weight.rows)
     _run(x, weight, bias, out, norm=(norm, eps, variant))
     return out
@@ -127,7 +128,7 @@ def _run(
         weight.address,
         _address(x, x.shape),
         x.shape[0],
-        scale if scale is None else _address(scale, (weight.columns,)),
+        *_norm(scale, weight.columns),
         eps,
         variant.norm_offset,
         bias if bias is None else _address(bias, (weight.rows,)),
@@ -140,12 +141,22 @@ def _run(
         raise MemoryError("no memory for quantized activations")
 
 
-def _address(tensor: torch.Tensor, shape: tuple[int, ...]) -> int:
+def _norm(norm: torch.Tensor | None, columns: int) -> tuple[int | None, bool]:
+    """Where the norm's weights begin, and whether they are float32."""
+    if norm is None:
+        return None, False
+    wide = norm.dtype == torch.float32
+    return _address(norm, (columns,), torch.float32 if wide else torch.bfloat16), wide
+
+
+def _address(
+    tensor: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.bfloat16
+) -> int:
     """Where a tensor's data begin; ValueError unless it is what the library will read."""
     usable = tensor.is_cpu and tensor.is_contiguous()
-    if not usable or tensor.dtype != torch.bfloat16 or tensor.shape != shape:
+    if not usable or tensor.dtype != dtype or tensor.shape != shape:
         raise ValueError(
-            f"expected contiguous bfloat16 {list(shape)} on the CPU, got {tensor.dtype} "
+            f"expected contiguous {dtype} {list(shape)} on the CPU, got {tensor.dtype} "
             f"{list(tensor.shape)}"
         )
     return tensor.data_ptr()

@@ -43,13 +43,16 @@ def test_equals_the_twin(name, window):
     check(ROWS[name], geometry_of(window=window))
 
 
-@pytest.mark.parametrize("name", ["decode, long", "ragged", "drafts across splits", "tree"])
-def test_equals_the_definition_of_the_engine(name):
+@pytest.mark.parametrize("window", [None, 3, 100])
+@pytest.mark.parametrize(
+    "name", ["decode, long", "ragged", "drafts across splits", "tree", "tree beside a chain"]
+)
+def test_equals_the_definition_of_the_engine(name, window):
     """In float32: the difference is bfloat16's."""
     from rtp_kernels.paged_attention.plan import AttentionPlan, row_keys
     from rtp_kernels.paged_attention.reference import paged_attention as definition
 
-    geometry, rows = geometry_of(), ROWS[name]
+    geometry, rows = geometry_of(window=window), ROWS[name]
     plan = plan_of(rows, geometry)
     begins = [sum(row.num_new for row in rows[:at]) for at in range(len(rows))]
     keys = tuple(row_keys(row, at, 16, "cpu") for row, at in zip(rows, begins, strict=True))
@@ -92,8 +95,9 @@ def test_soft_cap(softcap):
 
 
 @pytest.mark.parametrize("norm_offset", [0.0, 1.0])
-def test_head_norms(norm_offset):
-    norms = (cases.normal(64, seed=3), cases.normal(64, seed=4), 1e-6)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_head_norms(norm_offset, dtype):
+    norms = (cases.normal(64, seed=3).to(dtype), cases.normal(64, seed=4).to(dtype), 1e-6)
     check(ROWS["mixed"], geometry_of(), norms=norms, norm_offset=norm_offset)
 
 

@@ -61,6 +61,14 @@ def test_biases_are_added(operation):
 
 
 @pytest.mark.parametrize("operation", ["norm_linear", "norm_gate_up", "head"])
+def test_norms_may_be_float32(operation):
+    given = arguments(operation, 3, 128, 45)
+    given[1] = torch.randn(128, generator=torch.Generator().manual_seed(2)) + 1
+    actual = getattr(linear, operation)(*given)
+    cases.assert_close(actual, getattr(reference, operation)(*given))
+
+
+@pytest.mark.parametrize("operation", ["norm_linear", "norm_gate_up", "head"])
 def test_gemma_norm_and_activation(operation):
     check(operation, 3, 128, 45, variant=GEMMA)
 

@@ -64,7 +64,7 @@ def test_engines_that_call_at_the_same_time_do_not_wait_for_each_other(weight):
 
     def engine():
         out = torch.empty_like(wanted)
-        where = (x.data_ptr(), 8, None, 0.0, 0.0, None, None, out.data_ptr(), 0, 0)
+        where = (x.data_ptr(), 8, None, 0, 0.0, 0.0, None, None, out.data_ptr(), 0, 0)
         for _ in range(300):
             out.zero_()
             free.rtp_linear(weight.address, *where)
