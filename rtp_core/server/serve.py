@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import sys
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -25,7 +26,12 @@ LAST_WORDS_S = 5
 """How long answers may take to leave after the last request was ended."""
 
 
-def serve(config: EngineConfig) -> int:
+Progress = Callable[[int, int], None]
+"""Called with (bytes done, bytes in all) while weights load."""
+_PROGRESS_S = 0.1
+
+
+def serve(config: EngineConfig, progress: Progress | None = None) -> int:
     """Serve until SIGTERM or SIGINT; exit status 0.
 
     The port is bound before the model loads; /health says 503 meanwhile. Raises the RtpError
@@ -34,7 +40,8 @@ def serve(config: EngineConfig) -> int:
     listener = bind(config.server)
     warn_if_open(config.server)
     with listener:
-        asyncio.run(run_server(config, ProcessBackend(config), listener))
+        backend = ProcessBackend(config)
+        asyncio.run(run_server(config, backend, listener, progress=progress))
     return 0
 
 
@@ -43,22 +50,26 @@ async def run_server(
     backend: AsyncBackend,
     listener: socket.socket,
     limits: Limits | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Serve on a bound socket, from the start of the backend to its end."""
     service = Service(config, backend, limits or Limits())
     server = Server(service, log_level="info" if config.server.verbose else "warning")
     serving = asyncio.create_task(server.serve([listener]))
     starting = asyncio.create_task(start(service, listener))
+    shown = asyncio.create_task(show(backend, progress or _silent))
     try:
         await asyncio.wait({serving, starting}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
+            shown.cancel()
             starting.result()
         await asyncio.wait({serving})
         serving.result()
     finally:
         starting.cancel()
+        shown.cancel()
         server.should_exit = True
-        await asyncio.gather(serving, starting, return_exceptions=True)
+        await asyncio.gather(serving, starting, shown, return_exceptions=True)
         await backend.close()
 
 
@@ -68,6 +79,18 @@ async def start(service: Service, listener: socket.socket) -> None:
     await service.open()
     sys.stdout.write(f"rtp: serving {service.names[0]} at {url(listener)}\n")
     sys.stdout.flush()
+
+
+async def show(backend: AsyncBackend, progress: Progress) -> None:
+    """Pass the backend's load progress on until cancelled."""
+    while True:
+        await asyncio.sleep(_PROGRESS_S)
+        if backend.progress is not None:
+            progress(*backend.progress)
+
+
+def _silent(done: int, total: int) -> None:
+    """Nobody watches."""
 
 
 class Server(uvicorn.Server):
