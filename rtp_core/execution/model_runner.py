@@ -65,11 +65,6 @@ class ModelRunner:
         rows, errors = self._draw(plan, hidden)
         return StepResult(plan.step_id, rows, time.perf_counter() - began, errors)
 
-    def release(self, sequence_ids: Sequence[str]) -> None:
-        """Forget sequences that ended when no further step will say so."""
-        for sequence_id in sequence_ids:
-            self._sampler.release(sequence_id)
-
     def _apply_deltas(self, plan: StepPlan) -> None:
         for sequence_id in plan.released:
             self._sampler.release(sequence_id)

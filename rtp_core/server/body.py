@@ -45,10 +45,6 @@ def _object(body: bytes) -> dict[str, Any]:
     return fields
 
 
-def _not_json(message: str) -> RequestError:
-    return RequestError(None, message, code="invalid_json")
-
-
 def _known_fields(fields: dict[str, Any], kind: type[msgspec.Struct]) -> list[str]:
     """Names to convert; ignored fields and nulls are dropped, others raise."""
     names = kind.__struct_fields__

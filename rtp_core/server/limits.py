@@ -22,7 +22,6 @@ class Limits:
     discard_timeout_s: float = 10.0
     buffered_bodies: int = 8
     write_timeout_s: float = 60.0
-    pending_output_bytes: int = 8 * 2**20
     refusal_grace_s: float = 1.0
     text_threads: int = 2
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
+from pathlib import Path
 
 import pytest
 
@@ -144,11 +146,15 @@ def test_a_path_that_is_no_file_is_refused_with_its_name(tmp_path):
         load_or_create_secret(blocked / "secret")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everywhere")
-def test_a_secret_that_may_not_be_read_is_refused(tmp_path):
+def test_a_secret_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
+    """Refused by the test, since root may read everywhere."""
     path = tmp_path / "secret"
     path.write_bytes(b"x" * SECRET_BYTES)
-    path.chmod(0)
+
+    def refuse(self: Path) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(ConfigError, match="Permission denied"):
         load_or_create_secret(path)
 
