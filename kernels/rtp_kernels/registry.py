@@ -26,13 +26,14 @@ OPERATIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Implementation:
-    """`module` holds ``bind(dtype) -> callable``; `devices` empty means any device."""
+    """`module` holds ``bind(dtype) -> callable``; `devices` or `dtypes` empty means any."""
 
     operation: str
     backend: str
     module: str
     devices: frozenset[str]
     priority: int
+    dtypes: frozenset[str] = frozenset()
 
 
 _IMPLEMENTATIONS: list[Implementation] = (
@@ -59,13 +60,30 @@ _IMPLEMENTATIONS: list[Implementation] = (
     ]
 )
 
+_TRITON: tuple[str, ...] = ()
+"""Operations with a Triton form, for half precision; float32 takes the reference."""
+
+_IMPLEMENTATIONS += [
+    Implementation(
+        name,
+        "triton",
+        f"rtp_kernels.{name}.triton",
+        frozenset({"cuda"}),
+        10,
+        frozenset({"bfloat16", "float16"}),
+    )
+    for name in _TRITON
+]
+
 
 def resolve(operation: str, device: str, dtype: str) -> Callable[..., Any]:
     """The bound callable of highest priority. Raises LookupError naming the nearest name."""
     fitting = [
         one
         for one in _IMPLEMENTATIONS
-        if one.operation == operation and (not one.devices or device in one.devices)
+        if one.operation == operation
+        and (not one.devices or device in one.devices)
+        and (not one.dtypes or dtype in one.dtypes)
     ]
     if not fitting:
         near = difflib.get_close_matches(operation, OPERATIONS, n=1)

@@ -1,0 +1,1 @@
+"""What the Triton forms of the operations share."""
