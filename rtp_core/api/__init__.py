@@ -51,6 +51,7 @@ from rtp_core.api.offers import (
     Role,
 )
 from rtp_core.api.plans import (
+    TO_BE_DRAWN,
     FeatureSpan,
     PlanRow,
     RowResult,
@@ -103,6 +104,7 @@ from rtp_core.api.weights import (
 
 __all__ = [
     "API_VERSION",
+    "TO_BE_DRAWN",
     "AttentionBackend",
     "AttentionPlan",
     "BlockCopy",

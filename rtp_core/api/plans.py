@@ -15,6 +15,12 @@ from rtp_core.api.kv import BlockCopy, KVLoad
 from rtp_core.api.requests import TokenLogprob
 from rtp_core.api.sampling_params import SamplingParams
 
+TO_BE_DRAWN = -1
+"""In `PlanRow.token_ids`: the token that the step before this one draws for the sequence.
+
+Such a step is planned while the one before it runs; only the device knows the token yet.
+"""
+
 
 class FeatureSpan(NamedTuple):
     """Rows `start` … `start + length` of the step's tokens take encoder features instead."""

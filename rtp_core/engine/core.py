@@ -1,10 +1,14 @@
-"""The engine: one thread, one loop. draft -> schedule -> run -> commit."""
+"""The engine: one thread, one loop. draft -> schedule -> launch -> commit.
+
+A runner that executes beside the host has the next step planned and launched before the last
+one's tokens are read, so that planning costs no device time.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +25,7 @@ from rtp_core.api import (
 )
 from rtp_core.engine.contract import ModelInfo
 from rtp_core.errors import EngineDeadError, RequestError
-from rtp_core.execution.model_runner import ModelRunner
+from rtp_core.execution.step_runner import Pending, StepRunner
 from rtp_core.observe.snapshot import EngineStats
 from rtp_core.scheduling.scheduler import Scheduler
 from rtp_core.speculation.controller import SpeculationController
@@ -35,7 +39,7 @@ class EngineParts:
 
     info: ModelInfo
     scheduler: Scheduler
-    runner: ModelRunner
+    runner: StepRunner
     speculation: SpeculationController
     memory: KVMemory
     costs: StepCosts
@@ -61,6 +65,8 @@ class EngineCore:
         self._step_seconds = 0.0
         self._host_seconds = 0.0
         self._closed = False
+        self._in_flight: deque[tuple[StepPlan, Pending]] = deque()
+        self._collected_s = 0.0
 
     @property
     def info(self) -> ModelInfo:
@@ -70,7 +76,7 @@ class EngineCore:
     @property
     def has_work(self) -> bool:
         """True while `step` can make progress or has events to deliver."""
-        return not self._closed and self._scheduler.has_work
+        return not self._closed and (self._scheduler.has_work or bool(self._in_flight))
 
     def submit(self, request: Request) -> None:
         """Queue a request; raises RequestError if it can never run."""
@@ -84,16 +90,31 @@ class EngineCore:
         self._scheduler.abort(request_id, choice)
 
     def step(self) -> tuple[TokenEvent, ...]:
-        """Draft, plan, run and commit once."""
+        """Plan and launch a step; commit the oldest one once enough are in flight."""
         began = time.perf_counter()
         self._draft()
         plan = self._scheduler.schedule()
-        if plan is None:
+        if plan is not None:
+            self._in_flight.append((plan, self._launch(plan)))
+            if len(self._in_flight) < self._most_in_flight:
+                return self._scheduler.take_events()
+        if not self._in_flight:
             return self._scheduler.take_events()
-        result = self._run(plan)
+        return self._collect(began)
+
+    @property
+    def _most_in_flight(self) -> int:
+        """Drafts follow from the tokens of the step before, so that step must be over."""
+        return 1 if self._speculation.active else self._runner.most_in_flight
+
+    def _collect(self, began: float) -> tuple[TokenEvent, ...]:
+        plan, pending = self._in_flight.popleft()
+        result = self._finish(plan, pending)
         events = self._scheduler.commit(plan, result)
         self._observe(plan, result)
-        self._account(plan, result, time.perf_counter() - began)
+        now = time.perf_counter()
+        self._account(plan, result, now - max(began, self._collected_s))
+        self._collected_s = now if self._in_flight else 0.0
         return events
 
     def stats(self) -> EngineStats:
@@ -147,14 +168,20 @@ class EngineCore:
             if draft.token_ids:
                 self._scheduler.set_draft(row.sequence_id, draft)
 
-    def _run(self, plan: StepPlan) -> StepResult:
+    def _launch(self, plan: StepPlan) -> Pending:
         try:
-            return self._runner.run(plan)
+            return self._runner.launch(plan)
         except Exception:  # a failed step ends its own rows; the server stays up
             log.exception("step_failed step=%d rows=%d", plan.step_id, len(plan.rows))
-            reason = "the model step failed; see the server log"
-            errors = {row.sequence_id: reason for row in plan.rows}
-            return StepResult(plan.step_id, (), errors=errors)
+            failed = _failed(plan)
+            return lambda: failed
+
+    def _finish(self, plan: StepPlan, pending: Pending) -> StepResult:
+        try:
+            return pending()
+        except Exception:  # as above
+            log.exception("step_failed step=%d rows=%d", plan.step_id, len(plan.rows))
+            return _failed(plan)
 
     def _observe(self, plan: StepPlan, result: StepResult) -> None:
         if not self._speculation.active:
@@ -175,6 +202,11 @@ class EngineCore:
         self._host_seconds += seconds - result.seconds
         context = sum(row.start for row in plan.rows)
         self._costs.record(plan.num_tokens, context, len(plan.rows), result.seconds)
+
+
+def _failed(plan: StepPlan) -> StepResult:
+    reason = "the model step failed; see the server log"
+    return StepResult(plan.step_id, (), errors={row.sequence_id: reason for row in plan.rows})
 
 
 def check_token_ids(request: Request, vocab_size: int) -> None:

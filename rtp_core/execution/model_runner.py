@@ -18,6 +18,7 @@ from rtp_core.api import (
     StepPlan,
     StepResult,
 )
+from rtp_core.execution.step_runner import Pending
 
 
 class RowSampler(Protocol):
@@ -39,7 +40,9 @@ class RowSampler(Protocol):
 
 
 class ModelRunner:
-    """Owns the device side of a step. Called by the engine thread only."""
+    """Runs each step to its end. Called by the engine thread only; `step_runner.StepRunner`."""
+
+    most_in_flight = 1
 
     def __init__(
         self,
@@ -55,6 +58,11 @@ class ModelRunner:
         self._sampler = sampler
         self._device = device
         self.num_forwards = 0
+
+    def launch(self, plan: StepPlan) -> Pending:
+        """`run`, as the engine asks for it."""
+        result = self.run(plan)
+        return lambda: result
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> StepResult:

@@ -178,7 +178,7 @@ class KVCache:
         return True
 
     def publish(self, blocks: SequenceBlocks, token_ids: Sequence[int], num_computed: int) -> None:
-        """Offer the full blocks below `num_computed`; their content is on its way."""
+        """Offer the full blocks below `num_computed`."""
         full = num_computed // self.block_size
         if full <= blocks.num_published:
             return

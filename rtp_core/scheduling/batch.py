@@ -47,13 +47,17 @@ class Batch:
         self._started.append(sequence.start())
 
     def launch(self, sequence: Sequence, row: PlanRow) -> None:
-        """The row is final: offer the blocks it fills (drafts are not known tokens)."""
+        """The row is final: count it as computed. Drafts are not known tokens."""
         sequence.drafts = ()
+        sequence.num_computed = row.start + len(row.token_ids) - row.num_drafts
+        sequence.num_pending += row.samples
+
+    def publish(self, sequence: Sequence, num_computed: int) -> None:
+        """Offer the full blocks below `num_computed`: the steps that filled them are done."""
         blocks = sequence.blocks
         before = blocks.num_published
-        known = row.start + len(row.token_ids) - row.num_drafts
-        if known - before * self.cache.block_size >= self.cache.block_size:
-            self.cache.publish(blocks, sequence.token_ids, known)
+        if num_computed - before * self.cache.block_size >= self.cache.block_size:
+            self.cache.publish(blocks, sequence.token_ids, num_computed)
             if self._pending:
                 done = blocks.chain[before : blocks.num_published]
                 self._pending.settle(sequence.sequence_id, done)
@@ -65,6 +69,7 @@ class Batch:
         self._pending.settle(sequence_id, blocks.chain[blocks.num_published :])
         self.cache.release(blocks)
         sequence.in_batch = False
+        sequence.num_pending = 0
         sequence.drafts = ()
         self._started = [one for one in self._started if one.sequence_id != sequence_id]
         self._released.append(sequence_id)

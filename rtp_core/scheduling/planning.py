@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Items
 
-from rtp_core.api import Clock, EngineLimits, PlanRow, SchedulingPolicy
+from rtp_core.api import TO_BE_DRAWN, Clock, EngineLimits, PlanRow, SchedulingPolicy
 from rtp_core.kv.cache import Match
 from rtp_core.scheduling.batch import Batch
 from rtp_core.scheduling.counters import SchedulerCounters
@@ -54,7 +54,7 @@ class Planner:
         for sequence in running:
             if budget <= 0:
                 break
-            if sequence.in_batch:  # else it gave way to an earlier row
+            if sequence.in_batch and not sequence.draws_its_last:  # else it gave way, or is done
                 row = self._plan_one(rows, sequence, budget, spare)
                 if row is not None:
                     budget -= len(row.token_ids)
@@ -76,10 +76,11 @@ class Planner:
     def _row(self, sequence: Sequence, budget: int, spare: int) -> PlanRow | None:
         """As many tokens as budget and blocks allow; None when not even one block is left."""
         tokens, start, blocks = sequence.token_ids, sequence.num_computed, sequence.blocks
-        end = min(len(tokens), start + budget)
-        known = tokens[start:end]
+        length = sequence.num_known
+        end = min(length, start + budget)
+        known = tokens[start:end] if start < len(tokens) else [TO_BE_DRAWN]
         drafts: Items[int] = ()
-        if sequence.drafts and end == len(tokens):
+        if sequence.drafts and end == length:
             drafts = sequence.drafts[: max(0, min(spare, budget - len(known)))]
         while end + len(drafts) > blocks.capacity:
             if self._cache.try_grow(blocks, end + len(drafts)):
@@ -92,7 +93,7 @@ class Planner:
             [*known, *drafts] if drafts else known,
             start,
             len(drafts),
-            end == len(tokens),
+            end == length,
             blocks.tables,
         )
 

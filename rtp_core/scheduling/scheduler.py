@@ -4,7 +4,11 @@ Prefill, chunked prefill, decode, verification of drafts and a partial prefix hi
 case: a sequence has known tokens whose KV is not computed yet, and gets as many of them into
 the step as budget and blocks allow.
 
-Blocks are offered to other requests when the step that fills them is launched. A sequence
+Steps may be planned ahead: a token that a step in flight draws is known to exist, and only its
+id is not known. What such a step computes for a sequence that ended meanwhile is dropped.
+
+Blocks are offered to other requests when the step that filled them is committed, so that
+nobody reads what a failing step wrote; until then equal prompts wait for them. A sequence
 that must give its blocks back keeps its tokens (they were streamed), finds its full blocks
 again if they last, and waits with its arrival time.
 """
@@ -58,7 +62,7 @@ class Scheduler:
         self._batch = Batch(cache)
         self._waiting = Waiting(policy)
         self._planner = Planner(policy, limits, clock, self._batch, self._waiting)
-        self._in_flight: dict[int, tuple[Sequence, ...]] = {}
+        self._in_flight: dict[int, tuple[tuple[Sequence, int], ...]] = {}
         self._events: list[TokenEvent] = []
         self._step_id = 0
 
@@ -80,7 +84,7 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         """True while a step can make progress or events are to be taken."""
-        return bool(len(self._batch) or self._waiting.num_queued or self._events)
+        return bool(len(self._batch) or self._waiting.num_queued or self._events or self._in_flight)
 
     # ---- what comes in
 
@@ -136,21 +140,25 @@ class Scheduler:
             self._batch.launch(sequence, row)
             self._policy.on_scheduled(row.sequence_id, len(row.token_ids))
         self._step_id += 1
-        self._in_flight[self._step_id] = tuple(rows)
+        self._in_flight[self._step_id] = tuple((one, one.preemptions) for one in rows)
         return StepPlan(self._step_id, tuple(rows.values()), *self._batch.take_changes())
 
     def commit(self, plan: StepPlan, result: StepResult) -> tuple[TokenEvent, ...]:
         """Append what was drawn, end what is done, return the step's events.
 
-        A step that failed as a whole names every row in `errors` and has no row results.
+        Steps are committed in the order in which they were planned. A step that failed as a
+        whole names every row in `errors` and has no row results.
         """
-        sequences = self._in_flight.pop(plan.step_id)
+        launched = self._in_flight.pop(plan.step_id)
         now, errors = self._clock.now_s(), result.errors
         all_failed = len(errors) >= len(plan.rows)
-        for sequence, row, done in zip(sequences, plan.rows, result.rows, strict=not all_failed):
-            if sequence.in_batch and row.sequence_id not in errors:
+        for (sequence, life), row, done in zip(
+            launched, plan.rows, result.rows, strict=not all_failed
+        ):
+            current = sequence.in_batch and sequence.preemptions == life
+            if current and row.sequence_id not in errors:
                 self._commit_row(sequence, row, done, now)
-        for sequence in sequences if errors else ():
+        for sequence, _ in launched if errors else ():
             if sequence.sequence_id in errors:
                 self._fail(sequence, errors[sequence.sequence_id])
         return self.take_events()
@@ -163,14 +171,17 @@ class Scheduler:
 
     def _commit_row(self, sequence: Sequence, row: PlanRow, done: RowResult, now: float) -> None:
         """Accepted drafts have valid KV; the last token drawn has none yet."""
-        known = row.start + len(row.token_ids) - row.num_drafts
-        sequence.num_computed = known + done.num_accepted
+        computed = row.start + len(row.token_ids) - row.num_drafts + done.num_accepted
+        if row.num_drafts:
+            sequence.num_computed = computed
         if row.samples:
+            sequence.num_pending -= 1
             tokens, ending = sequence.accept(done.token_ids)
             self.counters.generation_tokens += len(tokens)
             if sequence.first_token_s == 0.0:
                 sequence.first_token_s = now
             logprobs = done.logprobs and done.logprobs[: len(tokens)]
+            self._batch.publish(sequence, min(computed, len(sequence.token_ids)))
             if ending is not None:
                 self._end(sequence, ending, tokens, logprobs)
                 return
@@ -185,6 +196,8 @@ class Scheduler:
                     sequence.num_cached,
                 )
             )
+        else:
+            self._batch.publish(sequence, computed)
         if self.cache.has_windows:
             self.cache.drop_outside_windows(sequence.blocks, sequence.num_computed)
 

@@ -22,8 +22,9 @@ class Ending(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """`num_computed` tokens have valid KV; it chases ``len(token_ids)``.
+    """`num_computed` tokens have valid KV, or will have when the steps launched are done.
 
+    It chases `num_known`: the tokens, and `num_pending` more that steps in flight will draw.
     `limit` is the length at which the sequence ends; `waiting_for` are conditions not yet
     met; `drafts` are proposals for the next step; `in_batch` sequences hold blocks.
     """
@@ -40,11 +41,22 @@ class Sequence:
     waiting_for: set[str] = field(default_factory=set)
     in_batch: bool = False
     num_computed: int = 0
+    num_pending: int = 0
     num_cached: int = 0
     drafts: Items[int] = ()
     scheduled_s: float = 0.0
     first_token_s: float = 0.0
     preemptions: int = 0
+
+    @property
+    def num_known(self) -> int:
+        """Tokens there are, or will be when the steps in flight are done."""
+        return len(self.token_ids) + self.num_pending
+
+    @property
+    def draws_its_last(self) -> bool:
+        """True when a step in flight draws the token that ends the sequence by its length."""
+        return self.num_pending > 0 and self.num_known >= self.limit
 
     @property
     def decoding(self) -> bool:

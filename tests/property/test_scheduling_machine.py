@@ -47,7 +47,7 @@ POLICIES = (ArrivalPolicy, PriorityPolicy, PrefixPolicy)
 
 
 @st.composite
-def shapes(draw, hashers):
+def shapes(draw, hashers, depths):
     windows = draw(st.sampled_from([(None,), (None,), (None, 5), (6,), (9, None), (None, 1)]))
     return Shape(
         num_blocks=draw(st.integers(4, 16)),
@@ -61,6 +61,7 @@ def shapes(draw, hashers):
         hasher=draw(st.sampled_from(hashers)),
         eos=frozenset(draw(st.sets(TOKENS, max_size=1))),
         policy=draw(st.sampled_from(POLICIES))(),
+        depth=draw(st.sampled_from(depths)),
     )
 
 
@@ -91,10 +92,11 @@ class Machine(RuleBasedStateMachine):
     """Rules are what clients and hardware may do at any time."""
 
     HASHERS = (BlockHasher,)
+    DEPTHS = (1,)
 
     @initialize(data=st.data())
     def start(self, data):
-        self.world = World(data.draw(shapes(self.HASHERS)))
+        self.world = World(data.draw(shapes(self.HASHERS, self.DEPTHS)))
         self.count = 0
         self.waits = {}
 
@@ -244,9 +246,16 @@ class CollidingMachine(Machine):
     HASHERS = (OneByteHasher, OneBitHasher)
 
 
+class PipelinedMachine(Machine):
+    """The same with each step planned while the one before it is in flight."""
+
+    HASHERS = (BlockHasher, OneByteHasher)
+    DEPTHS = (2,)
+
+
 EVERYDAY = settings(max_examples=400, stateful_step_count=40, deadline=None)
 LONG = settings(max_examples=2500, stateful_step_count=60, deadline=None, derandomize=False)
-MACHINES = pytest.mark.parametrize("machine", [Machine, CollidingMachine])
+MACHINES = pytest.mark.parametrize("machine", [Machine, CollidingMachine, PipelinedMachine])
 
 
 @MACHINES

@@ -4,15 +4,19 @@ The runner's next token is a fixed function of the tokens before it, so the plai
 every request is known. Its memory holds, in every slot, a tag: the whole prefix (tenant and
 media included) that was computed into it. A row may only read slots that hold the tags of its
 own prefix, and only write blocks that nobody else can see.
+
+A world of depth 2 plans each step while the one before it is in flight: memory is written in
+the order of the plans, as on a device, and the scheduler hears of a step one step later.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections import Counter
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from dataclasses import dataclass, field, replace
 
 from rtp_core.api import (
+    TO_BE_DRAWN,
     Draft,
     EngineLimits,
     FinishReason,
@@ -89,6 +93,7 @@ class Shape:
     block_size: int = BLOCK
     eos: frozenset = frozenset()
     policy: object = field(default_factory=ArrivalPolicy)
+    depth: int = 1
 
     @property
     def num_window_blocks(self):
@@ -134,6 +139,7 @@ class CheckingRunner:
         self.world = world
         self.memory = {}
         self.states = {}
+        self.lost = set()
         self.forwards = 0
         self.computed = Counter()
 
@@ -142,6 +148,7 @@ class CheckingRunner:
         self.forwards += 1
         for sequence_id in plan.released:
             self.states.pop(sequence_id, None)
+            self.lost.discard(sequence_id)
         for start in plan.started:
             request = self.world.requests[start.sequence_id.rpartition("/")[0]]
             known = [
@@ -151,8 +158,12 @@ class CheckingRunner:
             assert list(start.token_ids) == known
             assert start.num_prompt_tokens == len(request.prompt_token_ids)
             self.states[start.sequence_id] = (request, start.choice, list(start.token_ids))
+        plan = replace(plan, rows=tuple(map(self._filled, plan.rows)))
+        failing |= self.lost & {row.sequence_id for row in plan.rows}
         for row in plan.rows:
-            self._check_reads(row)
+            if row.sequence_id not in self.lost:
+                self._check_reads(row)
+        self.lost |= failing
         written = set()
         for row in plan.rows:
             self._write(row, before, written, poison=row.sequence_id in failing)
@@ -162,6 +173,16 @@ class CheckingRunner:
         rows = tuple(self._draw(row, row.sequence_id in failing) for row in plan.rows)
         errors = {row.sequence_id: "row failed" for row in plan.rows if row.sequence_id in failing}
         return StepResult(plan.step_id, rows, errors=errors)
+
+    def _filled(self, row):
+        """The row with the token that the step before it drew."""
+        if TO_BE_DRAWN not in row.token_ids:
+            return row
+        assert self.world.shape.depth > 1
+        assert list(row.token_ids) == [TO_BE_DRAWN]
+        _, _, tokens = self.states[row.sequence_id]
+        token = 0 if row.sequence_id in self.lost else tokens[row.start]
+        return row._replace(token_ids=[token])
 
     def _slot(self, table, position):
         size = self.world.shape.block_size
@@ -259,6 +280,7 @@ class World:
         self.outputs = {}
         self.ended = {}
         self.plans = []
+        self.in_flight = deque()
 
     # ---- what a client does
 
@@ -292,22 +314,24 @@ class World:
     def step(self, *, draft=None, fail=None, between=None):
         """One engine step. `draft(row, truth)` -> Draft; `fail(plan)` -> ids that go wrong."""
         self.clock.time_s += 0.25
-        for row in self.scheduler.draft_rows() if draft else ():
+        for row in self.scheduler.draft_rows() if draft and self.shape.depth == 1 else ():
             assert 0 < row.max_tokens <= self.limits.max_draft_tokens
             made = draft(row, self._continuation(row))
             if made.token_ids:
                 self.scheduler.set_draft(row.sequence_id, made)
         before = [dict(pool._published) for pool in self.cache.pools]
         plan = self.scheduler.schedule()
-        if plan is None:
-            events = self.scheduler.take_events()
-        else:
+        if plan is not None:
             self._check_plan(plan)
             result = self.runner.run(plan, before, frozenset(fail(plan)) if fail else frozenset())
-            if between:
-                between(plan)
-            events = self.scheduler.commit(plan, result)
+            self.in_flight.append((plan, result))
             self.plans.append(plan)
+        if between and plan is not None:
+            between(plan)
+        if self.in_flight and (plan is None or len(self.in_flight) >= self.shape.depth):
+            events = self.scheduler.commit(*self.in_flight.popleft())
+        else:
+            events = self.scheduler.take_events()
         self._account(events)
         return events
 
