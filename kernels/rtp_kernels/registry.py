@@ -21,6 +21,8 @@ OPERATIONS = (
     "block_copy",
     "paged_attention",
     "merge_attention",
+    "next_tokens",
+    "step_attention",
 )
 
 
@@ -60,7 +62,7 @@ _IMPLEMENTATIONS: list[Implementation] = (
     ]
 )
 
-_TRITON: tuple[str, ...] = ()
+_TRITON: tuple[str, ...] = ("next_tokens",)
 """Operations with a Triton form, for half precision; float32 takes the reference."""
 
 _IMPLEMENTATIONS += [

@@ -111,7 +111,7 @@ class BoundTorchAttention:
         self._kinds: list[_Kind] = []
         self._layers: dict[int, _Layer] = {}
         for number, group in enumerate(spec.kv_groups):
-            geometry = _geometry(spec, group, block_size)
+            geometry = layer_geometry(spec, group, block_size)
             for layer in group.layers:
                 kind = self._kind(_Kind(number, spec.rope_of(layer)))
                 self._layers[layer] = _Layer(kind, memory.planes(layer), geometry)
@@ -281,7 +281,8 @@ class BoundTorchAttention:
         return key_index(blocks, length, size, self._device)[skip:]
 
 
-def _geometry(spec: ModelSpec, group: KVGroup, block_size: int) -> Geometry:
+def layer_geometry(spec: ModelSpec, group: KVGroup, block_size: int) -> Geometry:
+    """Shape of attention in the layers of a group."""
     plane = group.planes[0]
     scale = spec.attention_scale
     return Geometry(

@@ -20,6 +20,13 @@ def rotary_tables(
     return both_cos[:, None].to(dtype), both_sin[:, None].to(dtype)
 
 
+def rotary_rows(inv_freq: torch.Tensor, num_positions: int, factor: float = 1.0) -> torch.Tensor:
+    """float32 [num_positions, 2 * len(inv_freq)]: cos of every angle, then sin, times `factor`."""
+    positions = torch.arange(num_positions, dtype=torch.float32)
+    angles = positions[:, None] * inv_freq.to(torch.float32)
+    return torch.cat((angles.cos(), angles.sin()), dim=-1).mul_(factor)
+
+
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """x [tokens, heads, head_dim]; dimensions past the tables' width pass through."""
     width = cos.shape[-1]

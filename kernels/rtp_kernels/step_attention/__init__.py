@@ -1,0 +1,1 @@
+"""Paged attention of a step whose tables are on the device."""

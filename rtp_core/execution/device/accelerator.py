@@ -1,0 +1,127 @@
+"""What the runner needs of a device beside tensors: pinned memory, marks in its work, capture."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+
+
+class Span(Protocol):
+    """A piece of the device's queue of work, from `Accelerator.begin` to `end`."""
+
+    def end(self) -> None:
+        """It reaches to here."""
+        ...
+
+    def wait(self) -> float:
+        """Until it is done; its seconds on the device. Raises what the device reports."""
+        ...
+
+
+class Accelerator(Protocol):
+    """A device and its queue of work."""
+
+    @property
+    def device(self) -> str:
+        """Torch's name of it."""
+        ...
+
+    @property
+    def most_in_flight(self) -> int:
+        """Steps worth queueing."""
+        ...
+
+    def host_buffer(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Memory of the host that the device reads and writes by itself."""
+        ...
+
+    def begin(self) -> Span:
+        """A piece of work that begins behind everything queued so far."""
+        ...
+
+    def capture(self, run: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+        """Record what `run` queues; what replays it, and the tensor it fills."""
+        ...
+
+
+class CudaSpan:
+    """Between two CUDA events."""
+
+    def __init__(self) -> None:
+        self._began, self._ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self._began.record()
+
+    def end(self) -> None:
+        """Records the second event."""
+        self._ended.record()
+
+    def wait(self) -> float:
+        """Sleeps in the driver; the interpreter's lock is released."""
+        self._ended.synchronize()
+        return self._began.elapsed_time(self._ended) / 1e3
+
+
+class CudaAccelerator:
+    """One GPU; graphs share a memory pool."""
+
+    most_in_flight = 2
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def host_buffer(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Page-locked."""
+        return torch.zeros(shape, dtype=dtype, pin_memory=True)
+
+    def begin(self) -> Span:
+        """On the current stream."""
+        return CudaSpan()
+
+    def capture(self, run: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+        """A CUDA graph. `run` must have run once before, so that its kernels are compiled."""
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            out = run()
+        return graph.replay, out
+
+
+class HostSpan:
+    """Everything is done as soon as it is queued."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._seconds = 0.0
+
+    def end(self) -> None:
+        """The host's own time."""
+        self._seconds = time.perf_counter() - self._began
+
+    def wait(self) -> float:
+        """At once."""
+        return self._seconds
+
+
+class HostAccelerator:
+    """The CPU in the part of a device, so that the runner's logic can be tested without one."""
+
+    def __init__(self, most_in_flight: int = 2) -> None:
+        self.device = "cpu"
+        self.most_in_flight = most_in_flight
+
+    def host_buffer(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Ordinary memory."""
+        return torch.zeros(shape, dtype=dtype)
+
+    def begin(self) -> Span:
+        """Timed by the host."""
+        return HostSpan()
+
+    def capture(self, run: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+        """Replaying runs it again, into the same tensor."""
+        out = run()
+        return lambda: (out.copy_(run()), None)[1], out

@@ -1,0 +1,148 @@
+"""What runs for a step: a captured program for decoding, an eager one for everything else."""
+
+from __future__ import annotations
+
+import logging
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from rtp_core.api import CausalModel
+from rtp_core.execution.device.accelerator import Accelerator
+from rtp_core.execution.device.frame import FrameRing, Limits, StepShape
+from rtp_core.execution.device.step import DeviceAttention, DeviceStep, Rows
+
+log = logging.getLogger("rtp.engine")
+
+LADDER = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256)
+"""Rows of captured programs; a step takes the next larger one. Beyond: multiples of 128."""
+
+NextTokens = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class Captured(NamedTuple):
+    """A program and the logits [rows, vocab] it fills."""
+
+    replay: Callable[[], None]
+    logits: torch.Tensor
+
+
+class Programs:
+    """From the device frame to logits. `last_tokens` int32 [max_rows] is by slot."""
+
+    def __init__(
+        self,
+        model: CausalModel,
+        attention: DeviceAttention,
+        frames: FrameRing,
+        limits: Limits,
+        accelerator: Accelerator,
+        next_tokens: NextTokens,
+    ) -> None:
+        self.attention = attention
+        self.frames = frames
+        self._model = model
+        self._limits = limits
+        self._accelerator = accelerator
+        self._next_tokens = next_tokens
+        self.last_tokens = torch.zeros(
+            limits.max_rows, dtype=torch.int32, device=accelerator.device
+        )
+        self._every_row = torch.arange(
+            limits.max_rows + 1, dtype=torch.int32, device=accelerator.device
+        )
+        self._captured: dict[tuple[int, int], Captured] = {}
+        self._sizes: list[int] = []
+
+    def capture(self) -> float:
+        """Record decoding for every size and context; seconds it took. Largest first, as their
+        memory serves the smaller ones."""
+        began = time.perf_counter()
+        self._sizes = _ladder(self._limits.max_rows)
+        for context in reversed(self._limits.contexts):
+            for size in reversed(self._sizes):
+                self._decode(size, context)  # compiles what is not compiled yet
+                replay, logits = self._accelerator.capture(
+                    lambda size=size, context=context: self._decode(size, context)
+                )
+                self._captured[size, context] = Captured(replay, logits)
+        seconds = time.perf_counter() - began
+        log.info("programs_captured count=%d seconds=%.2f", len(self._captured), seconds)
+        return seconds
+
+    def padded_rows(self, num_rows: int, decodes: bool) -> int:
+        """Rows of the program that serves a step."""
+        if not decodes or not self._sizes:
+            return num_rows
+        return self._sizes[bisect_left(self._sizes, num_rows)]
+
+    def run(self, shape: StepShape, num_picks: int) -> torch.Tensor:
+        """float32 logits [num_picks, vocab] of a step whose frame is on its way."""
+        if not shape.decodes:
+            return self._general(shape, num_picks)
+        rows = self.padded_rows(shape.num_rows, decodes=True)
+        captured = self._captured.get((rows, shape.context))
+        if captured is None:
+            logits = self._decode(rows, shape.context)
+        else:
+            captured.replay()
+            logits = captured.logits
+        if num_picks == shape.num_rows:
+            return logits[:num_picks]
+        return logits[self.frames.device.picks[:num_picks]]
+
+    def _decode(self, num_rows: int, context: int) -> torch.Tensor:
+        frame = self.frames.device
+        step = DeviceStep(self._single(num_rows, context), None)
+        ids = self._next_tokens(
+            frame.token_ids[:num_rows], frame.slots[:num_rows], self.last_tokens
+        )
+        return self._model.logits(self._model.forward(ids, self.attention, step).hidden)
+
+    def _general(self, shape: StepShape, num_picks: int) -> torch.Tensor:
+        frame, num_single = self.frames.device, shape.num_single
+        ids = frame.token_ids[: shape.num_tokens]
+        if num_single:
+            known = self._next_tokens(ids[:num_single], frame.slots[:num_single], self.last_tokens)
+            ids = torch.cat((known, ids[num_single:]))
+        single = self._single(num_single, shape.context) if num_single else None
+        step = DeviceStep(single, self._several(shape))
+        hidden = self._model.forward(ids, self.attention, step).hidden
+        return self._model.logits(hidden[frame.picks[:num_picks]])
+
+    def _single(self, num_rows: int, context: int) -> Rows:
+        return Rows(
+            num_rows,
+            self._tables(slice(0, num_rows), context),
+            self.frames.device.lengths[:num_rows],
+            self._every_row[: num_rows + 1],
+            1,
+            context,
+        )
+
+    def _several(self, shape: StepShape) -> Rows:
+        at = slice(shape.num_single, shape.num_rows)
+        count = shape.num_rows - shape.num_single
+        return Rows(
+            shape.num_tokens - shape.num_single,
+            self._tables(at, shape.context),
+            self.frames.device.lengths[at],
+            self.frames.device.starts[: count + 1],
+            shape.max_new,
+            shape.context,
+        )
+
+    def _tables(self, rows: slice, context: int) -> tuple[torch.Tensor, ...]:
+        groups = range(self._limits.num_groups)
+        return tuple(self.frames.tables(group, context)[rows] for group in groups)
+
+
+def _ladder(most: int) -> list[int]:
+    """Sizes up to the first that holds `most` rows, which is cut to it."""
+    sizes: list[int] = list(LADDER)
+    while sizes[-1] < most:
+        sizes.append(sizes[-1] + 128)
+    return [size for size in sizes if size < most] + [most]

@@ -1,0 +1,106 @@
+"""`step_runner.StepRunner` for a device that runs beside the host.
+
+A step is queued without waiting for the one before it: tokens that step draws stay on the
+device, and what the host must know of them is read one step later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+
+from rtp_core.api import KVMemory, PlanRow, RowResult, SequenceStart, StepPlan, StepResult
+from rtp_core.execution.device.accelerator import Accelerator
+from rtp_core.execution.device.frame import Frame, StepShape, in_order
+from rtp_core.execution.device.programs import Programs
+from rtp_core.execution.step_runner import Pending
+
+
+class Drawn(NamedTuple):
+    """Token ids int32 [rows] on the device; what reads results and errors once they are there."""
+
+    token_ids: torch.Tensor
+    read: Callable[[], tuple[list[RowResult], dict[str, str]]]
+
+
+class DeviceSampler(Protocol):
+    """Draws tokens without waiting for the device."""
+
+    def start(self, start: SequenceStart, slot: int) -> None:
+        """A sequence joins the batch."""
+        ...
+
+    def release(self, sequence_id: str, slot: int) -> None:
+        """It left the batch."""
+        ...
+
+    def draw(self, rows: Sequence[PlanRow], frame: Frame, logits: torch.Tensor) -> Drawn:
+        """float32 logits [rows, padded vocab] of the rows that draw, in the frame's order."""
+        ...
+
+
+class DeviceRunner:
+    """Owns the batch on the device. Called by the engine thread only."""
+
+    def __init__(
+        self,
+        programs: Programs,
+        memory: KVMemory,
+        sampler: DeviceSampler,
+        accelerator: Accelerator,
+    ) -> None:
+        self._programs = programs
+        self._frames = programs.frames
+        self._slots = programs.frames.slots
+        self._memory = memory
+        self._sampler = sampler
+        self._accelerator = accelerator
+        self.most_in_flight = accelerator.most_in_flight
+
+    @torch.inference_mode()
+    def launch(self, plan: StepPlan) -> Pending:
+        """Queue a step."""
+        self._apply_deltas(plan)
+        rows = in_order(plan)
+        decodes = len(rows[-1].token_ids) == 1
+        padded = self._programs.padded_rows(len(rows), decodes)
+        shape = self._frames.send(rows, padded)
+        span = self._accelerator.begin()
+        try:
+            drawn = self._draw(shape, [row for row in rows if row.samples])
+        except Exception:
+            self._programs.attention.reset()
+            raise
+        span.end()
+
+        def finish() -> StepResult:
+            seconds = span.wait()
+            results, errors = drawn.read() if drawn is not None else ([], {})
+            by_id = {result.sequence_id: result for result in results}
+            ordered = tuple(
+                by_id.get(row.sequence_id) or RowResult(row.sequence_id, ()) for row in plan.rows
+            )
+            return StepResult(plan.step_id, ordered, seconds, errors)
+
+        return finish
+
+    def _apply_deltas(self, plan: StepPlan) -> None:
+        for sequence_id in plan.released:
+            slot = self._slots.give(sequence_id)
+            if slot is not None:
+                self._sampler.release(sequence_id, slot)
+        for start in plan.started:
+            self._sampler.start(start, self._slots.take(start.sequence_id))
+        if plan.copies:
+            self._memory.copy(plan.copies)
+
+    def _draw(self, shape: StepShape, sampling: Sequence[PlanRow]) -> Drawn | None:
+        logits = self._programs.run(shape, len(sampling))
+        if not sampling:
+            return None
+        frame = self._frames.device
+        drawn = self._sampler.draw(sampling, frame, logits)
+        self._programs.last_tokens[frame.draws[: len(sampling)]] = drawn.token_ids
+        return drawn

@@ -1,0 +1,134 @@
+"""The runner of devices, with the CPU in the device's part: same tokens as the plain runner."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rtp_core import SamplingParams
+from rtp_core.api import Request
+from rtp_core.config.read import load_config
+from rtp_core.engine import assemble
+from rtp_core.engine.assemble import build_engine
+from rtp_core.execution.device.accelerator import HostAccelerator
+from rtp_core.execution.device.build import build_programs
+from rtp_core.execution.device.runner import DeviceRunner, Drawn
+from rtp_core.execution.device.triton_attention import BoundTritonAttention
+from rtp_core.sampling.sampler import Sampler
+
+pytest.importorskip("transformers")
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+from small_models import random_ids, random_model
+
+
+class HostSampler:
+    """The host's sampler behind the device's interface."""
+
+    def __init__(self, sampler):
+        self._sampler = sampler
+
+    def start(self, start, slot):
+        self._sampler.start(start)
+
+    def release(self, sequence_id, slot):
+        self._sampler.release(sequence_id)
+
+    def draw(self, rows, frame, logits):
+        assert frame.positions[: len(rows)].tolist() == [
+            row.start + len(row.token_ids) for row in rows
+        ]
+        results, errors = self._sampler.sample(rows, logits.float())
+        ids = [result.token_ids[0] if result.token_ids else 0 for result in results]
+        return Drawn(torch.tensor(ids, dtype=torch.int32), lambda: (results, errors))
+
+
+def on_a_device(engine, config, *, most_in_flight=2, capture=True):
+    """The engine with its runner replaced."""
+    prepared = assemble.prepare(config)
+    spec, limits = prepared.spec, prepared.context.limits
+    plain = engine._runner
+    attention = BoundTritonAttention(spec, engine._memory, limits.block_size, "cpu")
+    sampler = HostSampler(Sampler(spec.vocab_size, frozenset(engine.info.eos_token_ids)))
+    accelerator = HostAccelerator(most_in_flight)
+    programs = build_programs(plain._model, attention, spec, limits, accelerator)
+    if capture:
+        with torch.inference_mode():
+            programs.capture()
+    engine._runner = DeviceRunner(programs, engine._memory, sampler, accelerator)
+    return engine
+
+
+def answers(engine, requests):
+    tokens = {}
+    for request in requests:
+        engine.submit(request)
+    for _ in range(2000):
+        if not engine.has_work:
+            return tokens
+        for event in engine.step():
+            key = event.request_id, event.choice
+            tokens.setdefault(key, []).extend(event.token_ids)
+            assert event.finish_reason != "error"
+    raise AssertionError("still busy")
+
+
+def configured(path, memory=2**25):
+    return load_config(
+        overrides={
+            "model": str(path),
+            "dtype": "float32",
+            "max_model_len": 200,
+            "kv": {"memory": memory, "watermark": 0.0},
+            "scheduling": {"max_num_seqs": 6, "max_num_batched_tokens": 64},
+        }
+    )
+
+
+GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
+DRAWN = SamplingParams(temperature=0.9, top_p=0.9, seed=7, max_tokens=9, n=2, presence_penalty=0.5)
+
+
+def requests():
+    lengths = (1, 5, 16, 33, 60, 97)
+    prompts = [tuple(random_ids(length, seed=length)) for length in lengths]
+    prompts += [(*prompts[-1][:80], *random_ids(9, seed=1))]
+    params = [GREEDY, DRAWN]
+    return [
+        Request(f"r{number}", prompt, params[number % 2]) for number, prompt in enumerate(prompts)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "case"),
+    [
+        ("LlamaForCausalLM", "llama3"),
+        ("SmolLM3ForCausalLM", "windows where unturned"),
+        ("Qwen3ForCausalLM", "wide heads, tied"),
+        ("Gemma3ForCausalLM", "five to one"),
+    ],
+)
+@pytest.mark.parametrize("capture", [True, False])
+def test_tokens_are_those_of_the_plain_runner(architecture, case, capture, save_model):
+    config = configured(save_model(random_model(architecture, case)))
+    expected = answers(build_engine(config), requests())
+    engine = on_a_device(build_engine(config), config, capture=capture)
+    assert answers(engine, requests()) == expected
+    assert engine._scheduler.cache.num_blocks_used == 0
+
+
+def test_a_pool_too_small_for_the_batch_changes_nothing(save_model):
+    """Preemption while steps are in flight."""
+    path = save_model(random_model("LlamaForCausalLM", "llama3"))
+    growing = SamplingParams(temperature=0.0, max_tokens=60, ignore_eos=True)
+    work = [Request(f"r{n}", tuple(random_ids(30, seed=n)), growing) for n in range(3)]
+    expected = answers(build_engine(configured(path)), work)
+    roomy = assemble.prepare(configured(path, memory=2**25))
+    (group,) = roomy.spec.kv_groups
+    block = roomy.store.block_bytes(group, roomy.context.limits.block_size)
+    few = configured(path, memory=14 * block)
+    engine = on_a_device(build_engine(few), few)
+    assert answers(engine, work) == expected
+    assert engine.stats().preemptions > 0
