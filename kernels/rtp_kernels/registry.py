@@ -28,7 +28,10 @@ OPERATIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Implementation:
-    """`module` holds ``bind(dtype) -> callable``; `devices` or `dtypes` empty means any."""
+    """`module` holds ``bind(dtype)``, whose answer is called; `devices` or `dtypes` empty: any.
+
+    A few operations that share state are one object with several calls.
+    """
 
     operation: str
     backend: str
@@ -78,8 +81,8 @@ _IMPLEMENTATIONS += [
 ]
 
 
-def resolve(operation: str, device: str, dtype: str) -> Callable[..., Any]:
-    """The bound callable of highest priority. Raises LookupError naming the nearest name."""
+def resolve(operation: str, device: str, dtype: str) -> Any:
+    """The bound operation of highest priority. Raises LookupError naming the nearest name."""
     fitting = [
         one
         for one in _IMPLEMENTATIONS

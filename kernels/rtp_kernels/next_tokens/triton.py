@@ -1,6 +1,6 @@
 """One small kernel; the first of a step, so it waits for everything before it."""
 
-# pyright: reportArgumentType=false - launches of kernels
+# pyright: reportArgumentType=false
 
 from __future__ import annotations
 

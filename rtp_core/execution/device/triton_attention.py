@@ -55,7 +55,7 @@ class BoundTritonAttention:
 
     def __init__(self, spec: ModelSpec, memory: KVMemory, block_size: int, device: str) -> None:
         self._torch = TorchAttention(device).bind(spec, memory, block_size)
-        self._kernels: StepAttention = resolve("step_attention", device, spec.dtype)  # pyright: ignore[reportAttributeAccessIssue] - a namespace of calls
+        self._kernels: StepAttention = resolve("step_attention", device, spec.dtype)
         rotary: dict[RopeSpec | None, torch.Tensor] = {}
         self._layers: dict[int, _Layer] = {}
         for number, group in enumerate(spec.kv_groups):
