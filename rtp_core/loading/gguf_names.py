@@ -33,7 +33,7 @@ def hugging_face_config(file: GGUFFile) -> dict[str, Any]:
     config: dict[str, Any] = {
         "num_hidden_layers": metadata.count("block_count"),
         "hidden_size": metadata.count("embedding_length"),
-        "intermediate_size": metadata.count("feed_forward_length"),
+        "intermediate_size": _width(metadata),
         "num_attention_heads": heads,
         "num_key_value_heads": metadata.count("attention.head_count_kv", heads),
         "head_dim": metadata.head_size(),
@@ -53,6 +53,12 @@ def hugging_face_config(file: GGUFFile) -> dict[str, Any]:
         metadata.refuse("rope.dimension_count", turned, f"the head size {config['head_dim']}")
     bos = metadata.token_id("bos", size)
     return config if bos is None else {**config, "bos_token_id": bos}
+
+
+def _width(metadata: Metadata) -> int:
+    """Of the feed-forward part; a file with experts only may leave it out."""
+    key = "expert_feed_forward_length"
+    return metadata.count("feed_forward_length", metadata.get(key, None) and metadata.count(key))
 
 
 def hugging_face_tensors(file: GGUFFile) -> dict[str, TensorInfo]:

@@ -17,7 +17,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, processors
 
 from rtp_core.errors import ModelError
-from rtp_core.text.gguf_pretokenizers import IGNORES_MERGES, NORMALIZES, pre_tokenizer
+from rtp_core.text.gguf_pretokenizers import IGNORES_MERGES, NORMALIZES, SPLITS, pre_tokenizer
 from rtp_core.text.tokenizer_files import CONFIG, TOKENIZER
 
 WRITER_VERSION = 1
@@ -26,7 +26,9 @@ WRITER_VERSION = 1
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
 _SPACE = "\u2581"
 _KEY = "tokenizer.ggml."
-_REMEDY = "put the model's tokenizer.json in a directory and pass it as --tokenizer DIR"
+_REMEDY = (
+    "put the model's tokenizer.json in a directory and name it as model.tokenizer (--tokenizer DIR)"
+)
 _ROLES = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}
 
 
@@ -127,7 +129,10 @@ def _build(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
 def _byte_level(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
     splits = pre_tokenizer(vocabulary.pre)
     if splits is None:
-        raise ModelError(f"{_KEY}pre {vocabulary.pre!r} is not supported", remedy=_REMEDY)
+        raise ModelError(
+            f"{_KEY}pre {vocabulary.pre!r} is not supported ({', '.join(SPLITS)} are)",
+            remedy=_REMEDY,
+        )
     merges = [_pair(text) for text in vocabulary.get("merges") or []]
     if not merges:
         raise ModelError(f"GGUF metadata lack {_KEY}merges", remedy=_REMEDY)
@@ -173,7 +178,8 @@ def _pieces(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
 
 
 def _merges_by_score(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
-    """Every split of a piece into two pieces, best piece first, then the longer left half."""
+    """Every split of a piece into two pieces: best piece first, of equals the first in the file,
+    then the longer left half."""
     scores = vocabulary.get("scores")
     if not scores or len(scores) != len(vocabulary.tokens):
         raise ModelError(f"GGUF metadata lack a {_KEY}scores for each token", remedy=_REMEDY)
@@ -183,12 +189,12 @@ def _merges_by_score(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
         if kind == _NORMAL
     }
     ranked = [
-        (-score, -len(left), left, right)
+        (-score, vocabulary.ids[text], -len(left), left, right)
         for text, score in pieces.items()
         for left, right in _halves(text)
         if left in pieces and right in pieces
     ]
-    return [(left, right) for _, _, left, right in sorted(ranked, key=lambda merge: merge[:2])]
+    return [(left, right) for _, _, _, left, right in sorted(ranked)]
 
 
 def _halves(text: str) -> Iterator[tuple[str, str]]:

@@ -46,13 +46,18 @@ def _qwen3moe(metadata: Metadata) -> Mapping[str, Any]:
         "model_type": "qwen3_moe",
         "num_experts": metadata.count(_NUMBER),
         "num_experts_per_tok": used,
-        "moe_intermediate_size": metadata.count(
-            _WIDTH, metadata.count("feed_forward_length") // used
-        ),
+        "moe_intermediate_size": _expert_width(metadata, used),
         "norm_topk_prob": metadata.flag(_NORMALIZED, default=True),
         "decoder_sparse_step": 1,
         "mlp_only_layers": [],
     }
+
+
+def _expert_width(metadata: Metadata, used: int) -> int:
+    """Where no key says so, the experts in use are as wide as a dense layer together."""
+    if metadata.get(_WIDTH, None) is not None:
+        return metadata.count(_WIDTH)
+    return metadata.count("feed_forward_length") // used
 
 
 QWEN2 = Architecture("qwen2", PLAIN, _qwen2)
