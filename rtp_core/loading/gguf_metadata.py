@@ -11,8 +11,8 @@ from rtp_core.errors import ModelError
 from rtp_core.loading.gguf import GGUFFile, GGUFTensor
 
 _MISSING = object()
-_MOST = 2**31
-"""No count of a model is larger; damaged files ask for absurd ones."""
+_MOST, _MOST_LAYERS, _MOST_EXPERTS = 2**31, 4096, 2**16
+"""No model has more; damaged files ask for absurd counts."""
 
 
 class Metadata:
@@ -55,12 +55,20 @@ class Metadata:
         """The architecture's value of `key`, whatever it is."""
         return self._values.get(self.full(key), default)
 
-    def count(self, key: str, default: int | None = None) -> int:
-        """A positive whole number."""
+    def count(self, key: str, default: int | None = None, most: int = _MOST) -> int:
+        """A positive whole number up to `most`."""
         value = self._need(key, default)
-        if not _whole(value) or not 1 <= value < _MOST:
-            self.refuse(key, value, "a positive whole number")
+        if not _whole(value) or not 1 <= value <= most:
+            self.refuse(key, value, f"a positive whole number up to {most}")
         return value
+
+    def layers(self) -> int:
+        """``block_count``."""
+        return self.count("block_count", most=_MOST_LAYERS)
+
+    def experts(self) -> int:
+        """``expert_count``, for architectures whose feed-forward part is made of them."""
+        return self.count("expert_count", most=_MOST_EXPERTS)
 
     def number(self, key: str, default: float | None = None) -> float:
         """A positive, finite number."""

@@ -31,7 +31,7 @@ def hugging_face_config(file: GGUFFile) -> dict[str, Any]:
     check_honoured(metadata, architecture)
     heads, size = metadata.count("attention.head_count"), vocabulary_size(metadata)
     config: dict[str, Any] = {
-        "num_hidden_layers": metadata.count("block_count"),
+        "num_hidden_layers": metadata.layers(),
         "hidden_size": metadata.count("embedding_length"),
         "intermediate_size": _width(metadata),
         "num_attention_heads": heads,
@@ -98,7 +98,7 @@ class _Renamer:
             metadata,
             layer,
             {"attn_q": heads, "attn_k": kv_heads} if architecture.interleaved else {},
-            metadata.count("expert_count") if stacked else 0,
+            metadata.experts() if stacked else 0,
             architecture.norm_offset,
         )
 
@@ -132,7 +132,7 @@ class _Renamer:
 
     def _apart(self, tensor: GGUFTensor, name: str) -> Iterator[TensorInfo]:
         """[experts, rows, columns] as one tensor an expert; they lie one after the other."""
-        if len(tensor.shape) != 3 or tensor.shape[0] != self.experts:
+        if len(tensor.shape) != 3 or tensor.shape[0] != self.experts or not tensor.num_bytes:
             raise ModelError(
                 f"{self.metadata.path}: GGUF tensor {tensor.name} has the shape "
                 f"{list(tensor.shape)}, expected one matrix for each of "

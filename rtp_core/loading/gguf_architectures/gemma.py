@@ -67,7 +67,7 @@ def _gemma3(metadata: Metadata) -> Mapping[str, Any]:
 def _kinds(metadata: Metadata, period: int) -> list[str]:
     """The last of each `period` layers is full; a pattern is another period, or true for each
     layer that slides."""
-    layers = metadata.count("block_count")
+    layers = metadata.layers()
     pattern = metadata.get(_PATTERN, period)
     if isinstance(pattern, list):
         if len(pattern) != layers or not all(isinstance(one, bool) for one in pattern):
@@ -80,8 +80,9 @@ def _kinds(metadata: Metadata, period: int) -> list[str]:
 def _score_divisor(metadata: Metadata) -> float:
     """Scores are divided by its square root."""
     if metadata.get(_SCALE, None) is not None:
-        return metadata.number(_SCALE) ** -2
-    if metadata.count("block_count") == _LAYERS_OF_27B[metadata.architecture]:
+        scale = metadata.number(_SCALE)
+        return 1 / scale / scale
+    if metadata.layers() == _LAYERS_OF_27B[metadata.architecture]:
         return metadata.count("embedding_length") // metadata.count("attention.head_count")
     return metadata.head_size()
 

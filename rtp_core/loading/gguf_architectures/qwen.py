@@ -44,7 +44,7 @@ def _qwen3moe(metadata: Metadata) -> Mapping[str, Any]:
     return {
         "architectures": ["Qwen3MoeForCausalLM"],
         "model_type": "qwen3_moe",
-        "num_experts": metadata.count(_NUMBER),
+        "num_experts": metadata.experts(),
         "num_experts_per_tok": used,
         "moe_intermediate_size": _expert_width(metadata, used),
         "norm_topk_prob": metadata.flag(_NORMALIZED, default=True),
