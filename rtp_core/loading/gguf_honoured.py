@@ -19,7 +19,9 @@ _READ = frozenset({
     "rope.scaling.yarn_log_multiplier",
 })  # fmt: skip
 """Of every architecture."""
-_WITHOUT_EFFECT = frozenset({"vocab_size", "rope.scaling.finetuned", "tensor_data_layout"})
+_WITHOUT_EFFECT = frozenset(
+    {"attention.layer_norm_epsilon", "vocab_size", "rope.scaling.finetuned", "tensor_data_layout"}
+)
 _USUAL: Mapping[str, tuple[Any, ...]] = {
     "attention.causal": (True,),
     "attention.clamp_kqv": (0,),
