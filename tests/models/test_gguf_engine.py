@@ -93,9 +93,9 @@ def greedy(model, prompt):
     return out[0, len(prompt) :].tolist()
 
 
-def check(path, model):
+def check(path, model, **settings):
     expected = [greedy(model, prompt) for prompt in PROMPTS]
-    with open_llm(path) as llm:
+    with open_llm(path, **settings) as llm:
         assert ids(llm.generate(PROMPTS, GREEDY)) == expected
         return llm
 
@@ -211,6 +211,13 @@ def quantized_model(path, architecture, case, mix, changes):
 def test_quantized_types_equal_what_the_package_decodes(architecture, case, mix, changes, tmp_path):
     model, path = quantized_model(tmp_path, architecture, case, mix, changes)
     check(path, model)
+
+
+@pytest.mark.parametrize("loader", ["mmap", "file_order"])
+def test_experts_are_cut_out_of_one_tensor_by_every_loader(loader, tmp_path):
+    changes = {"moe_intermediate_size": 256}
+    model, path = quantized_model(tmp_path, "Qwen3MoeForCausalLM", "experts", "small K", changes)
+    check(path, model, loading={"loader": loader})
 
 
 CODED = [one for one in QUANTIZED if one[2] in ("4 and 8 bits", "Q4_1 and Q5_0")]
