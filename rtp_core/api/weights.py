@@ -31,7 +31,8 @@ class TensorInfo:
     """One tensor of a checkpoint, under its Hugging Face name.
 
     `dtype` is the file's own name ("BF16", "F32", "Q4_1" …), `shape` has rows first,
-    `unpermute_heads` > 0 asks to undo GGUF's rotary row order for that many heads.
+    `unpermute_heads` > 0 asks to undo GGUF's rotary row order for that many heads;
+    `stored_offset` was added to every weight before it was stored, and is to be taken off.
     """
 
     name: str
@@ -41,6 +42,7 @@ class TensorInfo:
     shape: tuple[int, ...]
     dtype: str
     unpermute_heads: int = 0
+    stored_offset: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The receiving end of a loader: restore row order, decode, store, keep group codes."""
+"""The receiving end of a loader: undo what the file did to rows and values, keep group codes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ class TensorSink:
             raw = unpermute(raw.reshape(rule.num_rows, -1), tensor.unpermute_heads).reshape(-1)
         begin, end = rule.row_offset, rule.row_offset + rule.num_rows
         source = torch.from_numpy(raw)
-        decode_into(source, tensor.dtype, self._parameters[rule.destination][begin:end])
+        rows = self._parameters[rule.destination][begin:end]
+        decode_into(source, tensor.dtype, rows)
+        if tensor.stored_offset:
+            rows.sub_(tensor.stored_offset)
         if rule.destination in self._codes:
             copy_codes(source, tensor.dtype, self._codes[rule.destination].rows(begin, end))
 

@@ -17,16 +17,23 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, processors
 
 from rtp_core.errors import ModelError
-from rtp_core.text.gguf_pretokenizers import IGNORES_MERGES, NORMALIZES, pre_tokenizer
+from rtp_core.text.gguf_pretokenizers import IGNORES_MERGES, NORMALIZES, SPLITS, pre_tokenizer
+from rtp_core.text.gguf_vocabulary import (
+    BYTE,
+    CONTROL,
+    KEY,
+    NORMAL,
+    REMEDY,
+    UNKNOWN,
+    USER_DEFINED,
+    Vocabulary,
+)
 from rtp_core.text.tokenizer_files import CONFIG, TOKENIZER
 
 WRITER_VERSION = 1
 """Raised when the files written for equal metadata change; caches key on it."""
 
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
 _SPACE = "\u2581"
-_KEY = "tokenizer.ggml."
-_REMEDY = "put the model's tokenizer.json in a directory and pass it as --tokenizer DIR"
 _ROLES = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}
 
 
@@ -36,14 +43,14 @@ def write_tokenizer(metadata: Mapping[str, Any], directory: Path) -> None:
     Several processes may do so at once. Raises ModelError when the metadata describe a
     tokenizer that cannot be rebuilt faithfully.
     """
-    vocabulary = _Vocabulary(metadata)
+    vocabulary = Vocabulary(metadata)
     try:
         backend = _build(vocabulary)
     except ModelError:
         raise
     except Exception as error:  # the library raises nothing more specific
         raise ModelError(
-            f"the GGUF metadata hold no usable tokenizer: {error}", remedy=_REMEDY
+            f"the GGUF metadata hold no usable tokenizer: {error}", remedy=REMEDY
         ) from error
     directory.mkdir(parents=True, exist_ok=True)
     config = json.dumps(_config(vocabulary), ensure_ascii=False, indent=1)
@@ -51,86 +58,29 @@ def write_tokenizer(metadata: Mapping[str, Any], directory: Path) -> None:
     _write_atomically(directory / TOKENIZER, backend.to_str())
 
 
-class _Vocabulary:
-    """The metadata, checked as far as every kind of tokenizer needs."""
-
-    def __init__(self, metadata: Mapping[str, Any]) -> None:
-        self._metadata = metadata
-        self.tokens: list[str] = self.get("tokens") or []
-        if not self.tokens:
-            raise ModelError(f"GGUF metadata lack {_KEY}tokens", remedy=_REMEDY)
-        self.kinds: list[int] = self.get("token_type") or [_NORMAL] * len(self.tokens)
-        self.ids = {text: number for number, text in enumerate(self.tokens)}
-        if len(self.kinds) != len(self.tokens):
-            raise ModelError(
-                f"GGUF metadata: {len(self.tokens)} tokens but {len(self.kinds)} token types",
-                remedy=_REMEDY,
-            )
-        if len(self.ids) != len(self.tokens):
-            raise ModelError(f"GGUF metadata: {_KEY}tokens has repetitions", remedy=_REMEDY)
-
-    @property
-    def model(self) -> str:
-        """``gpt2`` is byte-level BPE, ``llama`` SentencePiece-style BPE."""
-        return str(self.get("model"))
-
-    @property
-    def pre(self) -> str:
-        """How words are split; files older than the key mean ``default``."""
-        return str(self.get("pre") or "default")
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """A value below ``tokenizer.ggml.``."""
-        return self._metadata.get(f"{_KEY}{key}", default)
-
-    def role(self, name: str) -> str | None:
-        """Text of the token with this role, such as ``bos``."""
-        number = self.get(f"{name}_token_id")
-        return self.tokens[number] if isinstance(number, int) and self._has(number) else None
-
-    def adds(self, name: str) -> bool:
-        """True when texts get this token (``bos``, ``eos``) at their border."""
-        usual = name == "bos" and (self.model == "llama" or self.pre in IGNORES_MERGES)
-        return bool(self.get(f"add_{name}_token", usual)) and self.role(name) is not None
-
-    def chat_templates(self) -> dict[str, str]:
-        """Templates by name; the one without a name is ``default``."""
-        prefix = "tokenizer.chat_template"
-        found = {
-            key.removeprefix(f"{prefix}."): text
-            for key, text in self._metadata.items()
-            if key.startswith(f"{prefix}.")
-        }
-        if prefix in self._metadata:
-            found["default"] = self._metadata[prefix]
-        return found
-
-    def _has(self, number: int) -> bool:
-        return 0 <= number < len(self.tokens)
-
-
-def _build(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
+def _build(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
     if vocabulary.model == "gpt2":
         backend = _byte_level(vocabulary)
     elif vocabulary.model == "llama":
         backend = _pieces(vocabulary)
     else:
         raise ModelError(
-            f"{_KEY}model {vocabulary.model!r} is not supported (gpt2 and llama are)",
-            remedy=_REMEDY,
+            f"{KEY}model {vocabulary.model!r} is not supported (gpt2 and llama are)",
+            remedy=REMEDY,
         )
     _add_tokens(backend, vocabulary)
     _add_borders(backend, vocabulary)
     return backend
 
 
-def _byte_level(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
+def _byte_level(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
     splits = pre_tokenizer(vocabulary.pre)
     if splits is None:
-        raise ModelError(f"{_KEY}pre {vocabulary.pre!r} is not supported", remedy=_REMEDY)
-    merges = [_pair(text) for text in vocabulary.get("merges") or []]
-    if not merges:
-        raise ModelError(f"GGUF metadata lack {_KEY}merges", remedy=_REMEDY)
+        raise ModelError(
+            f"{KEY}pre {vocabulary.pre!r} is not supported ({', '.join(SPLITS)} are)",
+            remedy=REMEDY,
+        )
+    merges = [_pair(text) for text in vocabulary.merges()]
     model = models.BPE(
         vocab=vocabulary.ids, merges=merges, ignore_merges=vocabulary.pre in IGNORES_MERGES
     )
@@ -146,11 +96,11 @@ def _pair(merge: str) -> tuple[str, str]:
     """Two tokens with a space between; a token may begin with a space but hold no other."""
     at = merge.find(" ", 1)
     if at < 0:
-        raise ModelError(f"GGUF metadata: {merge!r} is no merge of two tokens", remedy=_REMEDY)
+        raise ModelError(f"GGUF metadata: {merge!r} is no merge of two tokens", remedy=REMEDY)
     return merge[:at], merge[at + 1 :]
 
 
-def _pieces(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
+def _pieces(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
     """SentencePiece's BPE merges the pair whose piece scores best; as ranked merges."""
     unknown = vocabulary.role("unknown")
     model = models.BPE(
@@ -158,10 +108,10 @@ def _pieces(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
         merges=_merges_by_score(vocabulary),
         unk_token=unknown,
         fuse_unk=True,
-        byte_fallback=_BYTE in vocabulary.kinds,
+        byte_fallback=BYTE in vocabulary.kinds,
     )
     backend = tokenizers.Tokenizer(model)
-    prefixed = bool(vocabulary.get("add_space_prefix", True))
+    prefixed = vocabulary.flag("add_space_prefix", True)
     spaces = normalizers.Replace(" ", _SPACE)
     start = [normalizers.Prepend(_SPACE)] if prefixed else []
     backend.normalizer = normalizers.Sequence([*start, spaces])
@@ -172,40 +122,39 @@ def _pieces(vocabulary: _Vocabulary) -> tokenizers.Tokenizer:
     return backend
 
 
-def _merges_by_score(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
-    """Every split of a piece into two pieces, best piece first, then the longer left half."""
-    scores = vocabulary.get("scores")
-    if not scores or len(scores) != len(vocabulary.tokens):
-        raise ModelError(f"GGUF metadata lack a {_KEY}scores for each token", remedy=_REMEDY)
+def _merges_by_score(vocabulary: Vocabulary) -> list[tuple[str, str]]:
+    """Every split of a piece into two pieces: best piece first, of equals the first in the file,
+    then the longer left half."""
+    scores = vocabulary.scores()
     pieces = {
         text: scores[number]
         for number, (text, kind) in enumerate(zip(vocabulary.tokens, vocabulary.kinds, strict=True))
-        if kind == _NORMAL
+        if kind == NORMAL
     }
     ranked = [
-        (-score, -len(left), left, right)
+        (-score, vocabulary.ids[text], -len(left), left, right)
         for text, score in pieces.items()
         for left, right in _halves(text)
         if left in pieces and right in pieces
     ]
-    return [(left, right) for _, _, left, right in sorted(ranked, key=lambda merge: merge[:2])]
+    return [(left, right) for _, _, _, left, right in sorted(ranked)]
 
 
 def _halves(text: str) -> Iterator[tuple[str, str]]:
     return ((text[:at], text[at:]) for at in range(1, len(text)))
 
 
-def _add_tokens(backend: tokenizers.Tokenizer, vocabulary: _Vocabulary) -> None:
+def _add_tokens(backend: tokenizers.Tokenizer, vocabulary: Vocabulary) -> None:
     """Control tokens are special; user-defined ones are matched whole but are text."""
     added = [
-        tokenizers.AddedToken(text, normalized=False, special=kind != _USER_DEFINED)
+        tokenizers.AddedToken(text, normalized=False, special=kind != USER_DEFINED)
         for text, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=True)
-        if kind in (_CONTROL, _UNKNOWN, _USER_DEFINED)
+        if kind in (CONTROL, UNKNOWN, USER_DEFINED)
     ]
     backend.add_tokens(added)
 
 
-def _add_borders(backend: tokenizers.Tokenizer, vocabulary: _Vocabulary) -> None:
+def _add_borders(backend: tokenizers.Tokenizer, vocabulary: Vocabulary) -> None:
     start = vocabulary.role("bos") if vocabulary.adds("bos") else None
     end = vocabulary.role("eos") if vocabulary.adds("eos") else None
     used = [text for text in (start, end) if text is not None]
@@ -216,7 +165,7 @@ def _add_borders(backend: tokenizers.Tokenizer, vocabulary: _Vocabulary) -> None
         )
 
 
-def _config(vocabulary: _Vocabulary) -> dict[str, Any]:
+def _config(vocabulary: Vocabulary) -> dict[str, Any]:
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,

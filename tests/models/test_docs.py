@@ -6,17 +6,29 @@ import re
 import tomllib
 from pathlib import Path
 
+from rtp_core.loading.gguf import TENSOR_TYPES
+from rtp_core.loading.gguf_architectures.registry import ARCHITECTURES
 from rtp_core.models.plugin import rtp_models
 from rtp_core.models.rope import KINDS
+from rtp_core.text.gguf_pretokenizers import SPLITS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/models.md").read_text()
 
 
 def test_the_table_lists_every_architecture_on_offer():
-    listed = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
+    listed = re.findall(r"^\| `(\w+ForCausalLM)` \|", PAGE, re.MULTILINE)
     native = [offer.name for offer in rtp_models() if offer.name != "transformers"]
     assert listed == native
+
+
+def test_gguf_architectures_types_and_splits_are_listed():
+    part = PAGE[PAGE.index("## GGUF files") : PAGE.index("## Another architecture")]
+    assert re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE) == list(ARCHITECTURES)
+    (types,) = re.findall(r"\*\*Types of tensors\*\*: (.*?)\. Each", part, re.DOTALL)
+    assert set(re.split(r"[,;\s]+", types)) == {name for name, _, _ in TENSOR_TYPES.values()}
+    (splits,) = re.findall(r"`tokenizer.ggml.pre` is\s+one of (.*?)\. For", part, re.DOTALL)
+    assert tuple(re.findall(r"`([^`]+)`", splits)) == SPLITS
 
 
 def test_the_manifest_lists_them_too():

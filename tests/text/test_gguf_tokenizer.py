@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import random
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers.pre_tokenizers import ByteLevel
 
@@ -344,3 +345,29 @@ def test_many_writers_leave_one_whole_tokenizer_and_no_scratch_files(make_backen
     assert not failures
     names = sorted(path.name for path in directory.iterdir())
     assert names == ["tokenizer.json", "tokenizer_config.json"]
+
+
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 400),
+    st.floats(),
+    st.text(max_size=3),
+    st.lists(st.one_of(st.booleans(), st.integers(-3, 9), st.floats(), st.text(max_size=3))),
+)
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "pieces"])
+@given(data=st.data())
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_odd_values_are_refused_or_make_a_tokenizer(make_backend, tmp_path, kind, data):
+    backend = make_backend["byte_level"]
+    sound = piece_metadata() if kind == "pieces" else byte_level_metadata(backend())
+    keys = {*sound, "tokenizer.ggml.scores", "tokenizer.ggml.add_eos_token"}
+    keys |= {"tokenizer.ggml.add_space_prefix", "tokenizer.chat_template"}
+    odd = data.draw(st.dictionaries(st.sampled_from(sorted(keys)), ODD, min_size=1, max_size=2))
+    metadata = {key: one for key, one in {**sound, **odd}.items() if one is not None}
+    with contextlib.suppress(ModelError):
+        rebuild(metadata, tmp_path)
