@@ -8,12 +8,15 @@ what this kernel writes. The range of a split follows from the length on the dev
 captured launch serves every length.
 """
 
-# ruff: noqa: ANN001, ANN201, C901, PLR0912, PLR0913, PLR0915, PLR0917, PLR1714 - device code
+# ruff: noqa: ANN001, ANN201, C901, PLR - device code
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
 # pyright: reportPossiblyUnboundVariable=false
 
 from __future__ import annotations
+
+import functools
+from typing import Any
 
 import torch
 import triton
@@ -70,11 +73,11 @@ def decode(
     if picked.splits > 1:
         _check(scratch, rows * kv_heads * picked.tiles, picked)
     q_norm, k_norm, eps = norms or (qkv, qkv, 0.0)
-    page_stride, token_stride, head_stride = plane_strides(planes, geometry.block_size)
     dependent = pdl.dependent_launch()
     tree = tables.ancestors is not None
     if tree and tables.depths is None:
         raise ValueError("tables.ancestors is given without depths: a tree needs both")
+    # A tensor that is not given is replaced by one that is there: the kernel does not read it.
     decode_rows[(picked.splits, kv_heads * picked.tiles, rows)](
         qkv,
         q_norm,
@@ -94,33 +97,38 @@ def decode(
         geometry.scale,
         eps,
         tables.block_tables.stride(0),
-        page_stride,
-        token_stride,
-        head_stride,
-        HEADS=heads,
-        KV_HEADS=kv_heads,
-        DIM=dim,
-        HALF=picked.width // 2,
-        PAGE=geometry.block_size,
-        ROTARY=tables.rotary.shape[1],
+        *plane_strides(planes, geometry.block_size),
         NEW=new_tokens,
-        ROWS=picked.query_rows,
-        TILES=picked.tiles,
-        TILE=picked.tile,
-        SPLITS=picked.splits,
-        STAGES=picked.stages,
-        WINDOW=geometry.window or 0,
-        SOFTCAP=geometry.softcap or 0.0,
+        ROTARY=tables.rotary.shape[1],
         NORM=norms is not None,
         TREE=tree,
         WRITES=tables.writes is not None,
         LSE=lse is not None,
-        EARLY=picked.early,
         PDL=dependent,
-        num_warps=picked.warps,
         launch_pdl=dependent,
+        **_constants(geometry, picked),
     )
     return out
+
+
+@functools.lru_cache(maxsize=256)
+def _constants(geometry: Geometry, picked: DecodeChoice) -> dict[str, Any]:
+    return {
+        "HEADS": geometry.num_heads,
+        "KV_HEADS": geometry.num_kv_heads,
+        "DIM": geometry.head_dim,
+        "HALF": picked.width // 2,
+        "PAGE": geometry.block_size,
+        "ROWS": picked.query_rows,
+        "TILES": picked.tiles,
+        "TILE": picked.tile,
+        "SPLITS": picked.splits,
+        "STAGES": picked.stages,
+        "WINDOW": geometry.window or 0,
+        "SOFTCAP": geometry.softcap or 0.0,
+        "EARLY": picked.early,
+        "num_warps": picked.warps,
+    }
 
 
 def _check(scratch: Scratch, programs: int, picked: DecodeChoice) -> None:
