@@ -8,7 +8,7 @@ what this kernel writes. The range of a split follows from the length on the dev
 captured launch serves every length.
 """
 
-# ruff: noqa: ANN001, ANN201, C901, PLR - device code
+# ruff: noqa: ANN001, ANN201, C901, PLR0912, PLR0913, PLR0915, PLR0917 - device code
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
 # pyright: reportPossiblyUnboundVariable=false
@@ -74,10 +74,6 @@ def decode(
         _check(scratch, rows * kv_heads * picked.tiles, picked)
     q_norm, k_norm, eps = norms or (qkv, qkv, 0.0)
     dependent = pdl.dependent_launch()
-    tree = tables.ancestors is not None
-    if tree and tables.depths is None:
-        raise ValueError("tables.ancestors is given without depths: a tree needs both")
-    # A tensor that is not given is replaced by one that is there: the kernel does not read it.
     decode_rows[(picked.splits, kv_heads * picked.tiles, rows)](
         qkv,
         q_norm,
@@ -86,9 +82,7 @@ def decode(
         *planes,
         tables.block_tables,
         tables.lengths,
-        tables.depths if tree else tables.lengths,
-        tables.ancestors if tree else tables.lengths,
-        tables.lengths if tables.writes is None else tables.writes.view(torch.int8),
+        *_optional(tables),
         out,
         out if lse is None else lse,
         scratch.partial,
@@ -101,7 +95,7 @@ def decode(
         NEW=new_tokens,
         ROTARY=tables.rotary.shape[1],
         NORM=norms is not None,
-        TREE=tree,
+        TREE=tables.ancestors is not None,
         WRITES=tables.writes is not None,
         LSE=lse is not None,
         PDL=dependent,
@@ -129,6 +123,17 @@ def _constants(geometry: Geometry, picked: DecodeChoice) -> dict[str, Any]:
         "EARLY": picked.early,
         "num_warps": picked.warps,
     }
+
+
+def _optional(tables: StepTables) -> tuple[Tensor, Tensor, Tensor]:
+    """depths, ancestors and writes; for one that is not given, a tensor that is not read."""
+    unread, writes = tables.lengths, tables.writes
+    flags = unread if writes is None else writes.view(torch.int8)
+    if tables.ancestors is None:
+        return unread, unread, flags
+    if tables.depths is None:
+        raise ValueError("tables.ancestors is given without depths: a tree needs both")
+    return tables.depths, tables.ancestors, flags
 
 
 def _check(scratch: Scratch, programs: int, picked: DecodeChoice) -> None:

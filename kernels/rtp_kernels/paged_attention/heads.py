@@ -4,7 +4,7 @@ A head is kept as its two halves, each padded to a power of two (`HALF`), so tha
 which pairs dimension d with d + head_dim / 2, moves nothing between threads.
 """
 
-# ruff: noqa: ANN001, ANN201, C901, PLR - device code
+# ruff: noqa: ANN001, ANN201, PLR0913, PLR0917 - device code
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
 # pyright: reportPossiblyUnboundVariable=false

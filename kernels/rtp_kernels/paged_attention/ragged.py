@@ -5,7 +5,7 @@ its row in `starts`. Attention cuts (tokens x heads of a group) in blocks, so th
 of a KV head share the keys they load, and a row of one token fills as much of a block as it can.
 """
 
-# ruff: noqa: ANN001, ANN201, C901, PLR - device code
+# ruff: noqa: ANN001, ANN201, PLR0913, PLR0915, PLR0917, PLR1714 - device code
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
 # pyright: reportPossiblyUnboundVariable=false
