@@ -19,6 +19,8 @@ OPERATIONS = (
     "head",
     "soft_cap",
     "block_copy",
+    "block_gather",
+    "block_scatter",
     "paged_attention",
     "merge_attention",
 )
@@ -60,7 +62,7 @@ _IMPLEMENTATIONS: list[Implementation] = (
     ]
 )
 
-_TRITON: tuple[str, ...] = ()
+_TRITON: tuple[str, ...] = ("block_copy", "block_gather", "block_scatter", "merge_attention")
 """Operations with a Triton form, for half precision; float32 takes the reference."""
 
 _IMPLEMENTATIONS += [

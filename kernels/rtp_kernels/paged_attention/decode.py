@@ -65,16 +65,15 @@ def decode(
     rows = tables.lengths.shape[0]
     if not 1 <= new_tokens <= MAX_NEW_TOKENS:
         raise ValueError(f"new_tokens is {new_tokens}: decode takes 1 to {MAX_NEW_TOKENS} a row")
-    heads, kv_heads, dim = geometry.num_heads, geometry.num_kv_heads, geometry.head_dim
-    out = torch.empty(rows * new_tokens, heads * dim, dtype=qkv.dtype, device=qkv.device)
+    out = qkv.new_empty(rows * new_tokens, geometry.num_heads * geometry.head_dim)
     if not rows:
         return out
     picked = choice or choose(geometry, rows, new_tokens, context)
+    groups = geometry.num_kv_heads * picked.tiles
     if picked.splits > 1:
-        _check(scratch, rows * kv_heads * picked.tiles, picked)
+        _check(scratch, rows * groups, picked)
     q_norm, k_norm, eps = norms or (qkv, qkv, 0.0)
-    dependent = pdl.dependent_launch()
-    decode_rows[(picked.splits, kv_heads * picked.tiles, rows)](
+    decode_rows[(picked.splits, groups, rows)](
         qkv,
         q_norm,
         k_norm,
@@ -93,13 +92,9 @@ def decode(
         tables.block_tables.stride(0),
         *plane_strides(planes, geometry.block_size),
         NEW=new_tokens,
-        ROTARY=tables.rotary.shape[1],
         NORM=norms is not None,
-        TREE=tables.ancestors is not None,
-        WRITES=tables.writes is not None,
         LSE=lse is not None,
-        PDL=dependent,
-        launch_pdl=dependent,
+        **_present(tables),
         **_constants(geometry, picked),
     )
     return out
@@ -122,6 +117,17 @@ def _constants(geometry: Geometry, picked: DecodeChoice) -> dict[str, Any]:
         "SOFTCAP": geometry.softcap or 0.0,
         "EARLY": picked.early,
         "num_warps": picked.warps,
+    }
+
+
+def _present(tables: StepTables) -> dict[str, Any]:
+    dependent = pdl.dependent_launch()
+    return {
+        "ROTARY": tables.rotary.shape[1],
+        "TREE": tables.ancestors is not None,
+        "WRITES": tables.writes is not None,
+        "PDL": dependent,
+        "launch_pdl": dependent,
     }
 
 
