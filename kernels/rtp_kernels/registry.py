@@ -19,6 +19,8 @@ OPERATIONS = (
     "head",
     "soft_cap",
     "block_copy",
+    "block_gather",
+    "block_scatter",
     "paged_attention",
     "merge_attention",
     "next_tokens",
@@ -65,7 +67,14 @@ _IMPLEMENTATIONS: list[Implementation] = (
     ]
 )
 
-_TRITON: tuple[str, ...] = ("next_tokens",)
+_TRITON: tuple[str, ...] = (
+    "block_copy",
+    "block_gather",
+    "block_scatter",
+    "merge_attention",
+    "next_tokens",
+    "step_attention",
+)
 """Operations with a Triton form, for half precision; float32 takes the reference."""
 
 _IMPLEMENTATIONS += [

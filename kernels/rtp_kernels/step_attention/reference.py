@@ -7,6 +7,7 @@ All three normalise and rotate heads as `paged_attention` does.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -21,7 +22,16 @@ HeadNorms = tuple[torch.Tensor, torch.Tensor, float]
 
 
 class StepAttention(Protocol):
-    """The three calls, bound to a device and dtype."""
+    """The three calls, bound to a device and dtype, and their work space."""
+
+    def reserve(
+        self,
+        geometries: Sequence[Geometry],
+        shapes: Iterable[tuple[int, int, int]],
+        device: torch.device | str,
+    ) -> None:
+        """Work space for all `decode` steps to come: (rows, new tokens a row, context)."""
+        ...
 
     def decode(
         self,
@@ -68,6 +78,14 @@ class StepAttention(Protocol):
 
 class ReferenceStepAttention:
     """Row by row; chains only."""
+
+    def reserve(
+        self,
+        geometries: Sequence[Geometry],
+        shapes: Iterable[tuple[int, int, int]],
+        device: torch.device | str,
+    ) -> None:
+        """Nothing is needed."""
 
     def decode(
         self,

@@ -56,6 +56,9 @@ class Programs:
         )
         self._captured: dict[tuple[int, int], Captured] = {}
         self._sizes: list[int] = []
+        self.attention.reserve(
+            (rows, 1, context) for rows in _ladder(limits.max_rows) for context in limits.contexts
+        )
 
     def capture(self) -> float:
         """Record decoding for every size and context; seconds it took. Largest first, as their

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +38,10 @@ class DeviceStep:
 
 class DeviceAttention(BoundAttention, Protocol):
     """Attention whose `run` takes a DeviceStep for its plan, and nothing from the host."""
+
+    def reserve(self, shapes: Iterable[tuple[int, int, int]]) -> None:
+        """Work space for all decoding to come: (rows, new tokens a row, context)."""
+        ...
 
     def reset(self) -> None:
         """After a step that was aborted half way."""

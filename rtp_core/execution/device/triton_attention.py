@@ -5,7 +5,7 @@ Models that bring their own attention call (`attend`) are served by the torch ba
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -54,6 +54,7 @@ class BoundTritonAttention:
     """Runs a layer over a DeviceStep; what torch plans, torch runs."""
 
     def __init__(self, spec: ModelSpec, memory: KVMemory, block_size: int, device: str) -> None:
+        self._device = device
         self._torch = TorchAttention(device).bind(spec, memory, block_size)
         self._kernels: StepAttention = resolve("step_attention", device, spec.dtype)
         rotary: dict[RopeSpec | None, torch.Tensor] = {}
@@ -79,6 +80,11 @@ class BoundTritonAttention:
             rest = qkv[qkv.shape[0] - plan.several.num_tokens :]
             parts.append(self._ragged(rest, at, plan.several, norms))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def reserve(self, shapes: Iterable[tuple[int, int, int]]) -> None:
+        """See `step.DeviceAttention`."""
+        geometries = list({layer.geometry: None for layer in self._layers.values()})
+        self._kernels.reserve(geometries, shapes, self._device)
 
     def reset(self) -> None:
         """See `step.DeviceAttention`."""
