@@ -4,7 +4,8 @@ Nothing here waits for the device or reads from it. What runs depends on shapes 
 host knows (`DrawRows`), so calls may be captured in a graph, and cheap batches take cheap kernels.
 """
 
-# pyright: reportCallIssue=false, reportArgumentType=false - launches of kernels
+# Launches of kernels:
+# pyright: reportCallIssue=false, reportArgumentType=false
 
 from __future__ import annotations
 
@@ -101,9 +102,12 @@ class _Tiles:
 
 
 def _cut(rows: int, vocab_size: int) -> tuple[int, int]:
-    """Tokens a tile and a group; few rows get small tiles, so that the device is full."""
+    """Tokens a tile and a group: few rows get small tiles, so that the device is full.
+
+    The smaller the groups, the wider the nucleus whose floor their maxima show.
+    """
     tile = 1024 if rows * vocab_size <= 2**20 else 2048
-    return tile, 128 if vocab_size > 2**16 else 64
+    return tile, 64 if vocab_size > 2**16 else 32
 
 
 def draw(
@@ -113,6 +117,7 @@ def draw(
 
     `logprobs` asks for that many alternatives a row, at most 20; 0 for the token's own only.
     """
+    _check(logits, slots, rows)
     count = logits.shape[0]
     token_ids = torch.empty(count, dtype=torch.int32, device=logits.device)
     usable = torch.empty(count, dtype=torch.int8, device=logits.device)
@@ -173,6 +178,22 @@ def commit(slots: SamplerSlots, slot: torch.Tensor, token_ids: torch.Tensor) -> 
             slot, token_ids, slots.records, slots.counts, slots.counts_stride,
             LENGTH=token_ids.shape[1], num_warps=1,
         )  # fmt: skip
+
+
+def _check(logits: torch.Tensor, slots: SamplerSlots, rows: DrawRows) -> None:
+    if logits.dtype not in (torch.float32, torch.bfloat16):
+        raise ValueError(f"logits are {logits.dtype}: pass float32 or bfloat16")
+    if logits.shape[1] < slots.vocab_size:
+        raise ValueError(
+            f"logits have {logits.shape[1]} columns for a vocabulary of {slots.vocab_size}"
+        )
+    if logits.stride(1) != 1:
+        raise ValueError(f"a row of logits must be contiguous, not of stride {logits.stride(1)}")
+    if not logits.shape[0] == len(rows.slot) == len(rows.position):
+        raise ValueError(
+            f"{logits.shape[0]} rows of logits for {len(rows.slot)} slots and "
+            f"{len(rows.position)} positions: give each row one"
+        )
 
 
 def _draw(

@@ -1,6 +1,7 @@
 """Sampling state of a batch on the device: what a draw must know of each sequence."""
 
-# pyright: reportCallIssue=false, reportArgumentType=false - launches of kernels
+# Launches of kernels:
+# pyright: reportCallIssue=false, reportArgumentType=false
 
 from __future__ import annotations
 
