@@ -31,7 +31,9 @@ class TensorInfo:
     """One tensor of a checkpoint, under its Hugging Face name.
 
     `dtype` is the file's own name ("BF16", "F32", "Q4_1" …), `shape` has rows first,
-    `unpermute_heads` > 0 asks to undo GGUF's rotary row order for that many heads.
+    `unpermute_heads` > 0 asks to undo GGUF's rotary row order for that many heads. `quantized`
+    is a weight of a quantized safetensors checkpoint: it is placed part by part and arrives in
+    the destination's dtype.
     """
 
     name: str
@@ -41,6 +43,7 @@ class TensorInfo:
     shape: tuple[int, ...]
     dtype: str
     unpermute_heads: int = 0
+    quantized: bool = False
 
 
 @dataclass(frozen=True, slots=True)
