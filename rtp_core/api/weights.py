@@ -33,6 +33,8 @@ class TensorInfo:
     `dtype` is the file's own name ("BF16", "F32", "Q4_1" …), `shape` has rows first,
     `unpermute_heads` > 0 asks to undo GGUF's rotary row order for that many heads;
     `stored_offset` was added to every weight before it was stored, and is to be taken off.
+    `quantized` is a weight of a quantized safetensors checkpoint: it is placed part by part and
+    arrives in the destination's dtype.
     """
 
     name: str
@@ -43,6 +45,7 @@ class TensorInfo:
     dtype: str
     unpermute_heads: int = 0
     stored_offset: float = 0.0
+    quantized: bool = False
 
 
 @dataclass(frozen=True, slots=True)

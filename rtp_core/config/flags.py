@@ -25,11 +25,6 @@ _ONLY = {
         "the dense store keeps model.dtype; the adaptive store has other formats: "
         "pip install rtp-kvquant and --set kv.store=adaptive",
     ),
-    "--quantization": (
-        ("none",),
-        "only none: a checkpoint is computed in --dtype, GGUF included",
-        "pass a GGUF or safetensors checkpoint: weights are computed in --dtype",
-    ),
     "--tensor-parallel-size": (
         ("1",),
         "devices a model is split over; only 1",

@@ -37,6 +37,15 @@ class ModelConfig(Section):
             flag="--cpu-weights",
         ),
     )
+    quantization: str = field(
+        default="auto",
+        metadata=rule(
+            "What the checkpoint must be quantized as; auto takes it as its config.json says, "
+            "and another name only checks that.",
+            choices=("auto", "none", "fp8", "compressed-tensors", "awq", "gptq", "gguf"),
+            flag="--quantization",
+        ),
+    )
     max_model_len: int | None = field(
         default=None,
         metadata=rule(

@@ -146,6 +146,8 @@ def _load(
         if progress is not None:
             progress(done, plan.num_bytes)
 
+    if prepared.checkpoint.quantization is not None:
+        log.info("quantized %s form=%r", prepared.checkpoint.quantization.summary, form.name)
     coded = form.keep_codes and can_keep_codes(form)
     parameters, stats = load_weights(
         plan, loader, prepared.context.device, advance, keep_codes=coded

@@ -6,6 +6,7 @@ from typing import Any
 
 from rtp_core.engine.capacity import weight_bytes
 from rtp_core.engine.cpu_weights import kernel_form
+from rtp_core.engine.model_facts import quantization_name
 from rtp_core.engine.prepare import Prepared
 from rtp_core.plugins.explain import explain, to_json
 
@@ -21,6 +22,7 @@ def explain_prepared(prepared: Prepared) -> dict[str, Any]:
         "kv_reason": budget.reason,
     }
     decided = (
+        *_quantization(prepared),
         ("weights", prepared.weights.name, prepared.weights.reason),
         ("kernels", *kernel_form(spec.dtype)),
     )
@@ -33,3 +35,18 @@ def explain_prepared(prepared: Prepared) -> dict[str, Any]:
         "fingerprint": spec.fingerprint,
     }
     return {"model": model, "memory": memory, "features": to_json(features)}
+
+
+def _quantization(prepared: Prepared) -> tuple[tuple[str, str, str], ...]:
+    """One line if config.json says that the weights are quantized."""
+    found = prepared.checkpoint.quantization
+    if found is None:
+        return ()
+    said = [
+        found.summary.partition(": ")[2],
+        f"weights are dequantized to {prepared.spec.dtype}",
+        "activations are not quantized on a CPU",
+    ]
+    if found.notes:
+        said.append(f"left aside: {found.notes}")
+    return (("quantization", quantization_name(prepared.checkpoint), "; ".join(said)),)

@@ -25,6 +25,24 @@ def architecture_name(checkpoint: Checkpoint) -> str:
     )
 
 
+def quantization_name(checkpoint: Checkpoint) -> str:
+    """The quantized format of the weights as `model.quantization` names it, or ``none``."""
+    if checkpoint.quantization is not None:
+        return checkpoint.quantization.method
+    return "gguf" if checkpoint.kind == "gguf" else "none"
+
+
+def check_quantization(setting: str, checkpoint: Checkpoint) -> None:
+    """ConfigError if `model.quantization` names another format than the checkpoint has."""
+    found = quantization_name(checkpoint)
+    if setting not in ("auto", found):
+        raise ConfigError(
+            "model.quantization",
+            f"{setting} does not agree with {checkpoint.root}, which is {found}",
+            remedy=f"use auto or {found}, or pass another checkpoint",
+        )
+
+
 def context_length(config: EngineConfig, longest: int) -> int:
     """Tokens a text may have; ConfigError if the setting is beyond the model's `longest`."""
     wanted = config.model.max_model_len or longest

@@ -19,6 +19,7 @@ from rtp_core.engine.capacity import CacheBudget, available_bytes, plan_cache, w
 from rtp_core.engine.cpu_weights import WeightForm, weight_form
 from rtp_core.engine.model_facts import (
     architecture_name,
+    check_quantization,
     context_length,
     engine_limits,
     run_dtype,
@@ -56,6 +57,7 @@ def prepare(config: EngineConfig, device: str = "cpu") -> Prepared:
     Raises ConfigError, ResolutionError, PluginError, ModelError or CapacityError.
     """
     checkpoint = open_checkpoint(resolve_model(config.model.path, cache_dir()))
+    check_quantization(config.model.quantization, checkpoint)
     architecture = architecture_name(checkpoint)
     manifests = discover()
     resolution = resolve(

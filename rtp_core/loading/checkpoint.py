@@ -15,6 +15,8 @@ from rtp_core.errors import ModelError, WeightLoadError
 from rtp_core.loading.gguf import read_gguf
 from rtp_core.loading.gguf_names import hugging_face_config, hugging_face_tensors
 from rtp_core.loading.json_object import read_object
+from rtp_core.loading.quantized.formats import read_quantization, without_quantization
+from rtp_core.loading.quantized.tensor import Quantization
 from rtp_core.loading.safetensors_header import read_header
 
 _INDEX = "model.safetensors.index.json"
@@ -29,6 +31,9 @@ _THREADS = 8
 class Checkpoint:
     """`config` is config.json's content, synthesised for GGUF; `tensors` by HF name.
 
+    Of a quantized checkpoint each weight is one tensor, whatever it is stored in, and what
+    `quantization_config` said is in `quantization`, no longer in `config`.
+
     `content_id` hashes configuration (for GGUF all metadata, the tokenizer's too), tensor
     directory and samples spread over the weights: equal for copies of a model, different once
     one of them changes.
@@ -41,6 +46,7 @@ class Checkpoint:
     tensors: Mapping[str, TensorInfo]
     content_id: str
     gguf_metadata: Mapping[str, Any] | None = field(default=None, repr=False)
+    quantization: Quantization | None = None
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -81,7 +87,11 @@ def _open_directory(root: Path) -> Checkpoint:
     tensors = _tensors(root)
     defaults = _generation_config(root)
     content = _content_id(json.dumps(config, sort_keys=True).encode(), tensors)
-    return Checkpoint("safetensors", root, config, defaults, tensors, content)
+    quantization, weights = read_quantization(config, tensors)
+    model = without_quantization(config)
+    return Checkpoint(
+        "safetensors", root, model, defaults, weights, content, quantization=quantization
+    )
 
 
 def _tensors(root: Path) -> dict[str, TensorInfo]:

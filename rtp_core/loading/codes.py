@@ -2,6 +2,7 @@
 
 Q4_0, Q4_1 and Q8_0 store groups of 32 weights as codes with a float16 scale (and minimum);
 `rtp_kernels.linear_weight` holds the same numbers in separate arrays, so nothing is rounded.
+Quantized safetensors say themselves what codes hold them (`quantized.tensor`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from rtp_core.api import ParameterSpec, Placement, Shard, WeightPlan
+from rtp_core.loading.quantized.tensor import PartPlacement
 from rtp_kernels.linear_weight import GROUP, GroupCodes, LinearWeight, quantize
 
 FILE_BITS: Mapping[str, int] = {"Q4_0": 4, "Q4_1": 4, "Q8_0": 8}
@@ -18,10 +20,16 @@ FILE_BITS: Mapping[str, int] = {"Q4_0": 4, "Q4_1": 4, "Q8_0": 8}
 
 def kept_bits(parameter: ParameterSpec, placements: Iterable[Placement]) -> int | None:
     """Bits of the codes that all parts of a linear weight share in the file; None if none."""
-    bits = {FILE_BITS.get(one.tensor.dtype) for one in placements}
+    bits = {_stored_bits(one) for one in placements}
     if not parameter.linear or len(bits) != 1 or parameter.shape[1] % GROUP:
         return None
     return bits.pop()
+
+
+def _stored_bits(placement: Placement) -> int | None:
+    if isinstance(placement, PartPlacement):
+        return placement.whole.code_bits
+    return FILE_BITS.get(placement.tensor.dtype)
 
 
 def coded_parameters(plan: WeightPlan) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rtp_core.api import (
@@ -17,9 +17,12 @@ from rtp_core.api import (
 from rtp_core.errors import WeightLoadError
 from rtp_core.loading.checkpoint import Checkpoint
 from rtp_core.loading.dequantize import DECODABLE
+from rtp_core.loading.quantized.tensor import PartPlacement, QuantizedTensor
+from rtp_core.loading.small_reads import read_small
 
 log = logging.getLogger("rtp.loading")
 _MOST_NAMES = 10
+_LARGEST_BIAS = 2**20
 _TIED = "lm_head.weight"
 
 
@@ -38,13 +41,21 @@ def plan_weights(table: WeightTable, checkpoint: Checkpoint) -> WeightPlan:
     for rule in rules:
         tensor = checkpoint.tensors[rule.source]
         _check_tensor(tensor, rule, parameters[rule.destination])
-        placements.append(Placement(tensor, rule))
+        placements.extend(_placements(tensor, rule))
     files = {placement.tensor.file for placement in placements}
     return WeightPlan(
         table.parameters,
         tuple(placements),
         {file: Path(file).stat().st_size for file in sorted(files)},
     )
+
+
+def _placements(tensor: TensorInfo, rule: WeightRule) -> Iterable[Placement]:
+    """One, or one a part."""
+    if not isinstance(tensor, QuantizedTensor):
+        return [Placement(tensor, rule)]
+    parts = tensor.parts.items()
+    return [PartPlacement(part, rule, part=name, whole=tensor) for name, part in parts]
 
 
 def spelt_rules(table: WeightTable, names: Container[str]) -> tuple[WeightRule, ...]:
@@ -62,8 +73,25 @@ def _refuse_unexpected(
     if _TIED in rest:
         rest.remove(_TIED)
         log.info("tied_head tensor=%s ignored=true", _TIED)
+    rest = _without_empty_biases(rest, checkpoint.tensors)
     if rest:
         raise WeightLoadError(f"unexpected: {_some(rest)}", file=str(checkpoint.root))
+
+
+def _without_empty_biases(rest: list[str], tensors: Mapping[str, TensorInfo]) -> list[str]:
+    """AutoGPTQ wrote a bias for every layer: zeros where the model has none."""
+    modules = {name: name.removesuffix(".bias") for name in rest if name.endswith(".bias")}
+    biases = [
+        name
+        for name, module in modules.items()
+        if isinstance(tensors.get(f"{module}.weight"), QuantizedTensor)
+        and tensors[name].num_bytes <= _LARGEST_BIAS
+    ]
+    data = read_small([tensors[name] for name in biases])
+    empty = {name for name, one in zip(biases, data, strict=True) if not any(one)}
+    if empty:
+        log.info("empty_biases count=%d ignored=true", len(empty))
+    return [name for name in rest if name not in empty]
 
 
 def _check_tensor(tensor: TensorInfo, rule: WeightRule, parameter: ParameterSpec) -> None:
@@ -77,7 +105,7 @@ def _check_tensor(tensor: TensorInfo, rule: WeightRule, parameter: ParameterSpec
             file=tensor.file,
             tensor=tensor.name,
         )
-    if tensor.dtype not in DECODABLE:
+    if tensor.dtype not in DECODABLE and not isinstance(tensor, QuantizedTensor):
         raise WeightLoadError(
             f"dtype {tensor.dtype} cannot be loaded", file=tensor.file, tensor=tensor.name
         )

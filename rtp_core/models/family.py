@@ -17,7 +17,6 @@ from rtp_core.api import (
     ParallelContext,
     WeightTable,
 )
-from rtp_core.errors import ModelError
 from rtp_core.models.configuration import Configuration, refuse
 from rtp_core.models.decoder import Decoder
 from rtp_core.models.rope import read_rope
@@ -48,11 +47,6 @@ class DecoderFamily(ABC):
 
     def spec(self, config: Mapping[str, Any], dtype: str, fingerprint: str) -> ModelSpec:
         """See `api.ModelFamily`."""
-        if config.get("quantization_config"):
-            raise ModelError(
-                "config.json: quantization_config is not supported",
-                remedy="use a checkpoint in float32, float16 or bfloat16, or a .gguf file",
-            )
         return self.describe(Configuration({**self.defaults, **config}, dtype, fingerprint))
 
     def weights(self, spec: ModelSpec) -> WeightTable:

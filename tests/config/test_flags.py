@@ -101,7 +101,7 @@ def test_flags_reach_their_settings():
 def test_flags_that_say_what_is_true_anyway_are_accepted():
     config = read(
         "--enforce-eager", "--tensor-parallel-size", "1", "--kv-cache-dtype", "auto",
-        "--quantization", "none", "--load-format", "auto", "--cpu-weights", "auto",
+        "--quantization", "auto", "--load-format", "auto", "--cpu-weights", "auto",
         "--seed", "0", "--enable-prefix-caching", "--no-verbose",
     )  # fmt: skip
     assert config == load_config(environ={})
@@ -114,7 +114,7 @@ def test_flags_that_say_what_is_true_anyway_are_accepted():
         (["--kv-cache-dtype", "fp8"], "--kv-cache-dtype: 'fp8' is not available"),
         (["--kv-cache-dtype", "fp8"], "pip install rtp-kvquant and --set kv.store=adaptive"),
         (["--tensor-parallel-size", "2"], "--tensor-parallel-size: '2' is not available"),
-        (["--quantization", "awq"], "--quantization: 'awq' is not available"),
+        (["--quantization", "hqq"], "model.quantization: 'hqq' is not allowed, given by --quan"),
         (["--cpu-weights", "int2"], "model.cpu_weights: 'int2' is not allowed, given by --cpu-w"),
         (["--seed", "7"], "model.seed: 7 is not allowed, given by --seed (set seed in the request"),
         (["--dtype", "float16"], "(use auto or float32 or bfloat16)"),

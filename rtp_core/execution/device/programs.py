@@ -57,7 +57,9 @@ class Programs:
         self._captured: dict[tuple[int, int], Captured] = {}
         self._sizes: list[int] = []
         self.attention.reserve(
-            (rows, 1, context) for rows in _ladder(limits.max_rows) for context in limits.contexts
+            (rows, 1, context)
+            for rows in range(1, limits.max_rows + 1)
+            for context in limits.contexts
         )
 
     def capture(self) -> float:

@@ -107,8 +107,6 @@ def _reasons(config: PretrainedConfig) -> Iterator[str]:
     text = config.get_text_config()
     if getattr(text, "add_cross_attention", False):
         yield "it attends to a second sequence (add_cross_attention)"
-    if getattr(config, "quantization_config", None):
-        yield "its checkpoint is quantized; take the unquantized one"
     if text.model_type in _ALIBI or _says_alibi(text):
         yield "it adds ALiBi, a bias that grows with distance, to attention scores"
     foreign = sorted(set(getattr(text, "layer_types", None) or ()) - _ATTENTION_LAYERS)

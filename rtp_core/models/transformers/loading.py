@@ -34,16 +34,17 @@ def verbatim_table(tensors: Mapping[str, TensorInfo], dtype: str) -> WeightTable
     """Every float tensor under its own name; others are buffers that a model makes itself.
 
     Large tensors come in the run dtype. Small ones keep the file's: transformers casts them,
-    or keeps in float32 what a model wants so. A scalar is declared as one row.
+    or keeps in float32 what a model wants so. A scalar is declared as one row. Quantized weights
+    come in the run dtype.
     """
     parameters: list[ParameterSpec] = []
     ignored: list[str] = []
     for name, tensor in tensors.items():
-        if tensor.dtype not in _FLOATS:
+        if tensor.dtype not in _FLOATS and not tensor.quantized:
             ignored.append(name)
             continue
         shape = tensor.shape or (1,)
-        small = torch.Size(shape).numel() <= _SMALL
+        small = torch.Size(shape).numel() <= _SMALL and not tensor.quantized
         parameters.append(ParameterSpec(name, shape, _FLOATS[tensor.dtype] if small else dtype))
     rules = [WeightRule(one.name, one.name, 0, one.shape[0]) for one in parameters]
     return WeightTable(tuple(parameters), tuple(rules), tuple(ignored))

@@ -31,9 +31,6 @@ REFUSED = {
     "codegen": ("CodeGenForCausalLM", {}, "masks itself"),
     "phi3": ("Phi3Model", {}, "no causal language model"),
     "olmo": ("OlmoForSequenceClassification", {}, "no causal language model"),
-    "olmo2": (
-        "Olmo2ForCausalLM", {"quantization_config": {"quant_method": "awq"}}, "quantized",
-    ),
 }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Quantized safetensors checkpoints: one module a format, from configuration to tensors."""

@@ -1,0 +1,42 @@
+"""Weights stored as 8-bit floats with a scale a block, a row or a tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from rtp_kernels.linear_weight import GroupCodes
+
+_CHUNK_WEIGHTS = 2**15
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledFloats:
+    """w = value * scale of its block.
+
+    `values` float8 [rows, columns]; `scale` float [row blocks, column blocks] for blocks of
+    `block_rows` x `block_columns`, of which the last may be cut short.
+    """
+
+    values: torch.Tensor
+    scale: torch.Tensor
+    block_rows: int
+    block_columns: int
+
+    def write(self, out: torch.Tensor) -> None:
+        """See `Unpacked`: products in float32."""
+        rows, columns = self.values.shape
+        scale = self.scale.float()
+        if scale.shape[1] > 1:
+            scale = scale.repeat_interleave(self.block_columns, dim=1)[:, :columns]
+        step = max(1, _CHUNK_WEIGHTS // columns)
+        for begin in range(0, rows, step):
+            values = self.values[begin : begin + step].float()
+            block = torch.arange(begin, begin + len(values)) // self.block_rows
+            out[begin : begin + step] = values.mul_(scale[block])
+
+    def write_codes(self, out: GroupCodes) -> bool:
+        """See `Unpacked`: floats are no group codes."""
+        del out
+        return False
