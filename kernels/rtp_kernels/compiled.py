@@ -1,12 +1,12 @@
 """The optional compiled operations (distribution `rtp-kernels-cpu`), where they work.
 
-Forms named `compiled.py` beside the others use them for weights that kept their codes, for the
-row counts at which they were measured to be faster; everything else takes the `cpu.py` form.
+Forms named `compiled.py` beside the others use them: for few rows, products by the codes that
+weights kept, up to the row counts at which they were measured to be faster; for all others,
+the `cpu.py` form with compiled norms and gates around torch's dense products.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -36,6 +36,17 @@ def operations() -> Any:
     return import_module(f"{PACKAGE}.linear")
 
 
+def row_operations() -> Any:
+    """The module of norms and gates, on as many threads as torch; as `operations`."""
+    share_threads()
+    return import_module(f"{PACKAGE}.rows")
+
+
+def share_threads() -> None:
+    """Give the library as many threads as torch has."""
+    import_module(f"{PACKAGE}.library").library().rtp_set_threads(torch.get_num_threads())
+
+
 class CompiledLinear:
     """A linear layer whose packed codes serve up to `max_rows` rows, dense above."""
 
@@ -51,30 +62,6 @@ class CompiledLinear:
         return functional.linear(x, self.dense, bias)
 
 
-def serves(weight: object, x: torch.Tensor, norm: torch.Tensor | None = None) -> bool:
-    """Whether the compiled form takes this call: packed, few rows, bfloat16 throughout."""
-    if not isinstance(weight, CompiledLinear) or x.shape[0] > weight.max_rows:
-        return False
-    return norm is None or norm.dtype is torch.bfloat16
-
-
-def bind_compiled_gated(
-    dtype: str, plain: Callable[..., torch.Tensor], activation: str
-) -> Callable[..., torch.Tensor]:
-    """Norm, gate and up in one compiled call where it serves, else `plain`."""
-    if not usable_for(dtype):
-        return plain
-    compiled, variant = operations().norm_gate_up, operations().Variant(0.0, activation)
-
-    def norm_gate_up(
-        x: torch.Tensor,
-        norm: torch.Tensor,
-        eps: float,
-        weight: Any,
-        bias: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        if serves(weight, x, norm):
-            return compiled(x, norm, eps, weight.packed, bias, variant)
-        return plain(x, norm, eps, weight, bias)
-
-    return norm_gate_up
+def serves(weight: object, x: torch.Tensor) -> bool:
+    """Whether the compiled product takes this call: packed, and few rows."""
+    return isinstance(weight, CompiledLinear) and x.shape[0] <= weight.max_rows

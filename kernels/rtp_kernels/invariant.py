@@ -67,3 +67,10 @@ def fast_linear(x: torch.Tensor, weight: Weight, bias: torch.Tensor | None) -> t
     if isinstance(weight, torch.Tensor):
         return functional.linear(x, weight, bias)
     return weight(x, bias)
+
+
+def dense_form(weight: Weight, rows: int) -> torch.Tensor | None:
+    """The matrix by which `fast_linear` would multiply this many rows; None for codes."""
+    if isinstance(weight, torch.Tensor):
+        return weight
+    return weight.dense if rows > weight.max_rows else None

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rtp_kernels.compiled import PACKAGE, CompiledLinear, operations, unavailable
+from rtp_kernels.compiled import PACKAGE, CompiledLinear, operations, share_threads, unavailable
 from rtp_kernels.few_rows import OUTPUTS, FewRowsLinear, crossover, pack, product, usable
 from rtp_kernels.linear_weight import LinearWeight
 
@@ -63,7 +63,7 @@ def _torch(weights: Mapping[str, LinearWeight]) -> Mapping[str, torch.Tensor | F
 
 
 def _compiled(weights: Mapping[str, LinearWeight]) -> dict[str, CompiledLinear]:
-    import_module(f"{PACKAGE}.library").library().rtp_set_threads(torch.get_num_threads())
+    share_threads()
     packed = {name: _panels(name, one) for name, one in weights.items()}
     dense = [one.dense for one in weights.values()]
     calls = [partial(_multiply, one) for one in packed.values()]

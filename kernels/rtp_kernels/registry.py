@@ -63,7 +63,14 @@ _IMPLEMENTATIONS: list[Implementation] = (
     ]
     + [
         Implementation(name, "compiled", f"rtp_kernels.{name}.compiled", frozenset({"cpu"}), 20)
-        for name in ("norm_linear", "linear_residual", "norm_gate_up", "norm_gate_up_gelu", "head")
+        for name in (
+            "norm_linear",
+            "linear_residual",
+            "norm_gate_up",
+            "norm_gate_up_gelu",
+            "linear_norm_residual",
+            "head",
+        )
     ]
 )
 

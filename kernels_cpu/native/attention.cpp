@@ -7,6 +7,7 @@
 #include "interface.h"
 #include "levels.h"
 #include "pool.h"
+#include "prefill.h"
 #include "scratch.h"
 
 namespace {
@@ -19,6 +20,7 @@ enum Phases : int32_t { kRotate = 1, kAttend = 2 };
 struct AttentionJob {
   const AttentionCall* call;
   const Level* level;
+  const PrefillKernel* prefill;  // of long rows; null: they are as the others
   AttentionItem* items;
   std::atomic<int>* open;  // [sets] splits not yet done
   float* partials;
@@ -85,6 +87,7 @@ void list_items(AttentionJob* job) {
   job->num_items = job->num_sets = 0;
   job->num_partials = job->work = 0;
   for (int row = 0; row < plan.num_rows; row++) {
+    if (job->prefill != nullptr && is_long(plan.rows[row])) continue;
     const int queries = plan.rows[row].num_new * (shape.heads / shape.kv_heads);
     for (int head = 0; head < shape.kv_heads; head++)
       for (int first = 0; first < queries; first += kQueries) {
@@ -97,6 +100,7 @@ void list_items(AttentionJob* job) {
 bool reserve_items(AttentionJob* job) {
   static thread_local Scratch scratch;
   list_items(job);
+  if (job->num_items == 0) return true;
   const size_t item_bytes = (sizeof(AttentionItem) * job->num_items + 63) / 64 * 64;
   const size_t open_bytes = (sizeof(std::atomic<int>) * job->num_sets + 63) / 64 * 64;
   char* memory = scratch.reserve(item_bytes + open_bytes + sizeof(float) * job->num_partials);
@@ -120,7 +124,8 @@ RTP_EXPORT int32_t rtp_attention(const AttentionShape* shape, const AttentionPla
   const Norm norms[2] = {{q_norm, norm_wide != 0}, {k_norm, norm_wide != 0}};
   const AttentionCall call{shape,    plan, qkv, keys, values, head_stride, norms[0],
                            norms[1], eps,  out, out,  lse};
-  AttentionJob job{&call, &current_level(), nullptr, nullptr, nullptr, 0, 0, 1, 0, 0};
+  AttentionJob job{&call,   &current_level(), current_prefill(), nullptr, nullptr, nullptr, 0, 0, 1,
+                   0, 0};
   if (phases & kRotate) {
     if (plan->num_tokens <= kCallerTokens)
       job.level->rotate(call, out, 0, plan->num_tokens);
@@ -128,6 +133,7 @@ RTP_EXPORT int32_t rtp_attention(const AttentionShape* shape, const AttentionPla
       run_chunks(plan->num_tokens, rotate_chunk, &job);
   }
   if (!(phases & kAttend)) return 0;
+  if (job.prefill != nullptr && !attend_long_rows(call, *job.prefill)) return -1;
   if (!reserve_items(&job)) return -1;
   if (job.num_items == 0) return 0;
   const int64_t chunk = kChunkWork * job.num_items / (job.work + 1);

@@ -22,16 +22,19 @@ RTP_INLINE F exponential(F x) {
   return zero_below(x, -87.3f, times_power_of_two(series, whole));
 }
 
-// x / (1 + e^-x)
-RTP_INLINE F silu(F x) {
-  return div(x, add(splat(1.0f), exponential(sub(zero(), x))));
+// x / (1 + e^y), 0 where e^y is beyond what a float holds.
+RTP_INLINE F shut(F x, F y) {
+  const F value = div(x, add(splat(1.0f), exponential(y)));
+  return zero_below(sub(zero(), y), -87.3f, value);
 }
+
+// x / (1 + e^-x)
+RTP_INLINE F silu(F x) { return shut(x, sub(zero(), x)); }
 
 // x / 2 * (1 + tanh(u)) = x / (1 + e^-2u), u = sqrt(2 / pi) * (x + 0.044715 x^3)
 RTP_INLINE F gelu_tanh(F x) {
   F cube = mul(mul(x, x), x);
-  F minus_twice_u = mul(fma(cube, splat(0.044715f), x), splat(-1.59576912f));
-  return div(x, add(splat(1.0f), exponential(minus_twice_u)));
+  return shut(x, mul(fma(cube, splat(0.044715f), x), splat(-1.59576912f)));
 }
 
 // tanh(x) = 1 - 2 / (e^2x + 1)

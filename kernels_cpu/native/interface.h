@@ -5,4 +5,4 @@
 #define RTP_EXPORT extern "C" __attribute__((visibility("default")))
 
 // Raised when a function or structure that Python knows changes.
-constexpr int kInterface = 2;
+constexpr int kInterface = 3;

@@ -4,6 +4,7 @@
 #include "interface.h"
 #include "levels.h"
 #include "pool.h"
+#include "prefill.h"
 
 RTP_EXPORT int32_t rtp_version() { return kInterface; }
 
@@ -18,6 +19,15 @@ RTP_EXPORT const char* rtp_level() { return current_level().name; }
 
 // Returns 0, or -1 if the processor cannot run it.
 RTP_EXPORT int32_t rtp_use_level(const char* name) { return use_level(name) ? 0 : -1; }
+
+// Of the kernels for rows with many new tokens; null past the last, perhaps at once.
+RTP_EXPORT const char* rtp_prefill_name(int32_t index) {
+  const PrefillKernel* one = available_prefill(index);
+  return one == nullptr ? nullptr : one->name;
+}
+
+// "" for none. Returns 0, or -1 if the processor cannot run it.
+RTP_EXPORT int32_t rtp_use_prefill(const char* name) { return use_prefill(name) ? 0 : -1; }
 
 RTP_EXPORT void rtp_set_threads(int32_t threads) { set_threads(threads); }
 RTP_EXPORT int32_t rtp_threads() { return threads(); }

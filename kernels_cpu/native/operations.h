@@ -123,6 +123,23 @@ constexpr int64_t partial_size(int count, int dim) {
   return static_cast<int64_t>(count) * (dim + 2);
 }
 
+// Elementwise operations of many rows.
+struct NormCall {
+  const uint16_t* x;  // bf16 [rows, columns]
+  Norm norm;
+  float eps;
+  const uint16_t* residual;  // bf16 [rows, columns], added to the result, or null
+  uint16_t* out;             // bf16 [rows, columns]
+  int32_t rows, columns;
+};
+
+struct GateCall {
+  const uint16_t* both;  // bf16 [rows, 2 * width]: the gate's columns, then those it gates
+  uint16_t* out;         // bf16 [rows, width]
+  Activation activation;
+  int32_t rows, width;
+};
+
 struct Level {
   const char* name;
   // Rows [begin, end) of a call, normed if asked.
@@ -136,4 +153,7 @@ struct Level {
   void (*attend)(const AttentionCall& call, const AttentionItem& item, float* partial);
   // The result of a set from its partial results, which lie behind one another.
   void (*merge)(const AttentionCall& call, const AttentionItem& item, const float* partials);
+  // Rows [begin, end).
+  void (*norm_rows)(const NormCall& call, int begin, int end);
+  void (*gate_rows)(const GateCall& call, int begin, int end);
 };

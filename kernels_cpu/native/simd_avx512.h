@@ -7,8 +7,12 @@
 
 #include <cstdint>
 
+// Files for processors that have more name it in RTP_MORE, with a leading comma.
+#ifndef RTP_MORE
+#define RTP_MORE ""
+#endif
 #define RTP_TARGET \
-  __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")))
+  __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c" RTP_MORE)))
 #define RTP_INLINE static inline __attribute__((always_inline)) RTP_TARGET
 
 namespace {

@@ -10,7 +10,7 @@ import ctypes
 from functools import cache
 from importlib.resources import as_file, files
 
-VERSION = 2
+VERSION = 3
 """Of the C interface; `rtp_version` in native/library.cpp."""
 
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
@@ -64,6 +64,8 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "rtp_level_name": (ctypes.c_char_p, (_INT,)),
     "rtp_level": (ctypes.c_char_p, ()),
     "rtp_use_level": (_INT, (ctypes.c_char_p,)),
+    "rtp_prefill_name": (ctypes.c_char_p, (_INT,)),
+    "rtp_use_prefill": (_INT, (ctypes.c_char_p,)),
     "rtp_set_threads": (None, (_INT,)),
     "rtp_threads": (_INT, ()),
     "rtp_pool_counters": (None, (_POINTER,)),
@@ -77,6 +79,13 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
             *(_INT, _INT),
         ),
     ),
+    # x; norm, is it float32, eps; residual, out; rows, columns
+    "rtp_norm_rows": (
+        None,
+        (*(_POINTER,), *(_POINTER, _INT, _FLOAT), *(_POINTER, _POINTER), *(_INT, _INT)),
+    ),
+    # gate and up, out, activation; rows, width
+    "rtp_gate_rows": (None, (_POINTER, _POINTER, _INT, _INT, _INT)),
     "rtp_attention": (
         _INT,
         # shape, plan, qkv; planes, their stride; norms, are they float32, eps; out, lse, phases
@@ -138,6 +147,22 @@ def use_level(name: str) -> None:
     """Use an instruction set other than the best, in the whole process. Raises ValueError."""
     if library().rtp_use_level(name.encode()):
         raise ValueError(f"no instruction set {name!r} here; there are {', '.join(levels())}")
+
+
+def prefill_kernels() -> tuple[str, ...]:
+    """Kernels for rows with many new tokens that this processor can run, best first."""
+    names = []
+    while (name := library().rtp_prefill_name(len(names))) is not None:
+        names.append(name.decode())
+    return tuple(names)
+
+
+def use_prefill_kernel(name: str) -> None:
+    """Use another than the best, or none with "", in the whole process. Raises ValueError."""
+    if library().rtp_use_prefill(name.encode()):
+        raise ValueError(
+            f"no prefill kernel {name!r} here; there are {', '.join(prefill_kernels()) or 'none'}"
+        )
 
 
 def pool_counters() -> tuple[int, int]:

@@ -21,7 +21,7 @@ from rtp_core.api import (
     Scoring,
 )
 from rtp_core.models.rope import inverse_frequencies
-from rtp_kernels.paged_attention.compiled import MOST_TOKENS, few_tokens
+from rtp_kernels.paged_attention.compiled import compiled_attention
 from rtp_kernels.paged_attention.plan import (
     KEY_TILE,
     AttentionPlan,
@@ -46,8 +46,8 @@ LENGTH_SPREAD = 1.5
 class StepAttention:
     """A step: position ids int64 [tokens], and one plan a kind of layer.
 
-    `compiled` plans serve `run` where every row has few new tokens; the others are made when
-    they are first asked for.
+    `compiled` plans serve `run` where the compiled form takes every row; the others are made
+    when they are first asked for.
     """
 
     __slots__ = ("_kinds", "_make", "compiled", "positions")
@@ -115,11 +115,9 @@ class BoundTorchAttention:
             for layer in group.layers:
                 kind = self._kind(_Kind(number, spec.rope_of(layer)))
                 self._layers[layer] = _Layer(kind, memory.planes(layer), geometry)
-        norm_dtype = None
-        if spec.qk_norm:
-            norm_dtype = torch.float32 if spec.norm_offset else self._dtype
         geometries = list({layer.geometry: None for layer in self._layers.values()})
-        self._few = few_tokens(spec.dtype, geometries, norm_dtype) if device == "cpu" else None
+        on_cpu = device == "cpu"
+        self._compiled = compiled_attention(spec.dtype, geometries) if on_cpu else None
         self._frequencies = {
             kind.rope: inverse_frequencies(kind.rope).to(device) for kind in self._kinds
         }
@@ -131,12 +129,18 @@ class BoundTorchAttention:
             rope: rotary_tables(frequencies, positions, self._dtype, _factor(rope))
             for rope, frequencies in self._frequencies.items()
         }
-        few = self._few is not None and all(len(row.token_ids) <= MOST_TOKENS for row in rows)
-        compiled = self._plan_compiled(rows, tables) if few else None
+        compiled = self._plan_compiled(rows, tables) if self._takes(rows) else None
         return StepAttention(positions, compiled, lambda: self._plan_kinds(rows, tables))
 
+    def _takes(self, rows: Sequence[PlanRow]) -> bool:
+        """Whether the compiled form serves all rows of a step."""
+        takes = None if self._compiled is None else self._compiled.takes
+        return takes is not None and all(
+            takes(len(row.token_ids), tree=row.tree_parents is not None) for row in rows
+        )
+
     def _plan_compiled(self, rows: Sequence[PlanRow], tables: Tables) -> tuple[Any, ...]:
-        plan = self._few.plan  # pyright: ignore[reportOptionalMemberAccess]
+        plan = self._compiled.plan  # pyright: ignore[reportOptionalMemberAccess]
         return tuple(
             plan([_row(row, group) for row in rows], self._block_size, *tables[rope])
             for group, rope in self._kinds
@@ -161,8 +165,8 @@ class BoundTorchAttention:
     ) -> torch.Tensor:
         """[tokens, (heads + 2 * kv_heads) * dim] -> [tokens, heads * dim]."""
         kind, planes, geometry = self._layers[layer]
-        if plan.compiled is not None and self._few is not None:
-            return self._few.run(qkv, planes, plan.compiled[kind], geometry, norms)
+        if plan.compiled is not None and self._compiled is not None:
+            return self._compiled.run(qkv, planes, plan.compiled[kind], geometry, norms)
         return self._attend(qkv, planes, plan.kinds[kind], geometry, norms)
 
     def _kind(self, kind: _Kind) -> int:

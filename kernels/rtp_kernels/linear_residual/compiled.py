@@ -1,4 +1,4 @@
-"""Compiled form for few rows of weights that kept their codes."""
+"""Compiled form for few rows of packed weights."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from rtp_kernels.invariant import bind_linear
-from rtp_kernels.norm_linear.cpu import rms_norm
+from rtp_kernels.invariant import Linear, bind_linear
+from rtp_kernels.norm_linear.cpu import Normalize, rms_norm
 
 
 def bind(dtype: str) -> Callable[..., torch.Tensor]:
@@ -25,7 +25,18 @@ def bind_gated(
     dtype: str, activation: Callable[[torch.Tensor], torch.Tensor]
 ) -> Callable[..., torch.Tensor]:
     """The operation with any activation of the gate, which must not return its argument."""
-    linear = bind_linear(dtype)
+
+    def gate_in_place(both: torch.Tensor) -> torch.Tensor:
+        gate, up = both.chunk(2, dim=-1)
+        return activation(gate).mul_(up)
+
+    return gated(bind_linear(dtype), rms_norm, gate_in_place)
+
+
+def gated(
+    linear: Linear, normalize: Normalize, gate: Callable[[torch.Tensor], torch.Tensor]
+) -> Callable[..., torch.Tensor]:
+    """The operation made of its three parts; `gate` takes [tokens, 2 * width]."""
 
     def norm_gate_up(
         x: torch.Tensor,
@@ -34,9 +45,7 @@ def bind_gated(
         weight: torch.Tensor,
         bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        both = linear(rms_norm(x, norm, eps), weight, bias)
-        gate, up = both.chunk(2, dim=-1)
-        return activation(gate).mul_(up)
+        return gate(linear(normalize(x, norm, eps), weight, bias))
 
     return norm_gate_up
 

@@ -1,4 +1,4 @@
-"""Compiled form for few rows of weights that kept their codes."""
+"""Compiled form: as `norm_gate_up`'s."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import torch
 
-from rtp_kernels.compiled import bind_compiled_gated
+from rtp_kernels.compiled import usable_for
+from rtp_kernels.norm_gate_up.compiled import bind_gated
 from rtp_kernels.norm_gate_up_gelu import cpu
 
 
 def bind(dtype: str) -> Callable[..., torch.Tensor]:
-    """The compiled form where it serves, else the `cpu` one."""
-    return bind_compiled_gated(dtype, cpu.bind(dtype), "gelu_tanh")
+    """The compiled form where the library works, else the `cpu` one."""
+    return bind_gated("gelu_tanh") if usable_for(dtype) else cpu.bind(dtype)

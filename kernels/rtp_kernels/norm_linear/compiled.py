@@ -1,4 +1,4 @@
-"""Compiled form for few rows of weights that kept their codes."""
+"""Compiled form: one call for few rows of packed weights, else the compiled norm."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 
-from rtp_kernels.compiled import operations, serves, usable_for
+from rtp_kernels.compiled import operations, row_operations, serves, usable_for
+from rtp_kernels.invariant import fast_linear
 from rtp_kernels.norm_linear import cpu
 
 
 def bind(dtype: str) -> Callable[..., torch.Tensor]:
-    """The compiled form where it serves, else the `cpu` one."""
-    plain = cpu.bind(dtype)
+    """The compiled form where the library works, else the `cpu` one."""
     if not usable_for(dtype):
-        return plain
-    compiled = operations().norm_linear
+        return cpu.bind(dtype)
+    few, many = operations().norm_linear, cpu.normed(fast_linear, row_operations().rms_norm)
 
     def norm_linear(
         x: torch.Tensor,
@@ -25,8 +25,8 @@ def bind(dtype: str) -> Callable[..., torch.Tensor]:
         weight: Any,
         bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        if serves(weight, x, norm):
-            return compiled(x, norm, eps, weight.packed, bias)
-        return plain(x, norm, eps, weight, bias)
+        if serves(weight, x):
+            return few(x, norm, eps, weight.packed, bias)
+        return many(x, norm, eps, weight, bias)
 
     return norm_linear

@@ -7,7 +7,9 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from rtp_kernels.invariant import bind_linear
+from rtp_kernels.invariant import Linear, bind_linear
+
+Normalize = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
 
 
 def rms_norm(x: torch.Tensor, norm: torch.Tensor, eps: float) -> torch.Tensor:
@@ -17,7 +19,11 @@ def rms_norm(x: torch.Tensor, norm: torch.Tensor, eps: float) -> torch.Tensor:
 
 def bind(dtype: str) -> Callable[..., torch.Tensor]:
     """As the reference, with float32 rows independent of the batch."""
-    linear = bind_linear(dtype)
+    return normed(bind_linear(dtype), rms_norm)
+
+
+def normed(linear: Linear, normalize: Normalize) -> Callable[..., torch.Tensor]:
+    """The operation made of its two parts."""
 
     def norm_linear(
         x: torch.Tensor,
@@ -26,6 +32,6 @@ def bind(dtype: str) -> Callable[..., torch.Tensor]:
         weight: torch.Tensor,
         bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        return linear(rms_norm(x, norm, eps), weight, bias)
+        return linear(normalize(x, norm, eps), weight, bias)
 
     return norm_linear

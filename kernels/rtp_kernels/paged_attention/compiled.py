@@ -1,6 +1,8 @@
-"""Compiled form for steps in which every row has few new tokens: decoding and verifying.
+"""Compiled form: rotates, stores and attends straight from the block tables, so it has a plan
+of its own.
 
-It rotates, stores and attends straight from the block tables, so it has a plan of its own.
+It serves rows with few new tokens (decoding and verifying) everywhere, and those with many
+(prefill) on processors for which the library has matrix products.
 """
 
 from __future__ import annotations
@@ -11,15 +13,15 @@ from typing import Any
 
 import torch
 
-from rtp_kernels.compiled import PACKAGE, usable_for
+from rtp_kernels.compiled import PACKAGE, share_threads, usable_for
 from rtp_kernels.paged_attention.plan import Geometry, Row
 
 MOST_TOKENS = 16
-"""New tokens of a row up to which the compiled form is taken."""
+"""New tokens of a row up to which the compiled form is taken on every processor."""
 Norms = tuple[torch.Tensor, torch.Tensor, float] | None
 
 
-class FewTokens:
+class CompiledAttention:
     """Bound to the geometries of a model's layers."""
 
     def __init__(self, geometries: Iterable[Geometry]) -> None:
@@ -28,6 +30,11 @@ class FewTokens:
         self._attend = {
             one: attention.PagedAttention(softcap=one.softcap or 0.0) for one in geometries
         }
+        self._prefills = bool(import_module(f"{PACKAGE}.library").prefill_kernels())
+
+    def takes(self, num_new: int, *, tree: bool) -> bool:
+        """Whether it serves a row with this many new tokens, drafts in a tree among them or not."""
+        return num_new <= MOST_TOKENS or (self._prefills and not tree)
 
     def plan(
         self, rows: Sequence[Row], block_size: int, cos: torch.Tensor, sin: torch.Tensor
@@ -50,17 +57,12 @@ class FewTokens:
 _MODULES = ("attention", "attention_plan")
 
 
-def few_tokens(
-    dtype: str, geometries: Sequence[Geometry], norm_dtype: torch.dtype | None
-) -> FewTokens | None:
-    """The compiled form, or None where it is not installed or does not do these layers.
-
-    `norm_dtype` is that of the weights of head norms, None if there are none.
-    """
-    if not usable_for(dtype) or norm_dtype not in (None, torch.bfloat16):
+def compiled_attention(dtype: str, geometries: Sequence[Geometry]) -> CompiledAttention | None:
+    """The compiled form, or None where it is not installed or does not do these layers."""
+    if not usable_for(dtype):
         return None
     fits = import_module(f"{PACKAGE}.{_MODULES[0]}").fits
     if not all(fits(one) for one in geometries):
         return None
-    import_module(f"{PACKAGE}.library").library().rtp_set_threads(torch.get_num_threads())
-    return FewTokens(geometries)
+    share_threads()
+    return CompiledAttention(geometries)
