@@ -50,12 +50,17 @@ class Prepared:
     weights: WeightForm
 
 
-def prepare(config: EngineConfig, device: str = "cpu") -> Prepared:
+def prepare(
+    config: EngineConfig, device: str = "cpu", checkpoint: Checkpoint | None = None
+) -> Prepared:
     """Resolve plugins, describe the model, size the cache. Reads no weights.
 
+    `checkpoint` None finds the model, and downloads what is an id of the hub.
     Raises ConfigError, ResolutionError, PluginError, ModelError or CapacityError.
     """
-    checkpoint = open_checkpoint(resolve_model(config.model.path, cache_dir()))
+    if checkpoint is None:
+        path = resolve_model(config.model.path, cache_dir(), config.model.revision)
+        checkpoint = open_checkpoint(path)
     architecture = architecture_name(checkpoint)
     manifests = discover()
     resolution = resolve(

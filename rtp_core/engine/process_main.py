@@ -38,6 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     """Load, serve, and return the exit status."""
     endpoint, builder = arguments
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     token = _read_token()
