@@ -23,7 +23,7 @@ from rtp_core.engine.model_facts import (
     engine_limits,
     run_dtype,
 )
-from rtp_core.engine.services import MeasuredCosts, MonotonicClock
+from rtp_core.engine.services import MeasuredCosts, MonotonicClock, Stopwatch
 from rtp_core.loading.checkpoint import Checkpoint, open_checkpoint
 from rtp_core.loading.demo import resolve_model
 from rtp_core.loading.plan import plan_weights
@@ -51,16 +51,23 @@ class Prepared:
 
 
 def prepare(
-    config: EngineConfig, device: str = "cpu", checkpoint: Checkpoint | None = None
+    config: EngineConfig,
+    device: str = "cpu",
+    checkpoint: Checkpoint | None = None,
+    watch: Stopwatch | None = None,
 ) -> Prepared:
     """Resolve plugins, describe the model, size the cache. Reads no weights.
 
-    `checkpoint` None finds the model, and downloads what is an id of the hub.
+    `checkpoint` None finds the model, and downloads what is an id of the hub; `watch` gets the
+    laps.
     Raises ConfigError, ResolutionError, PluginError, ModelError or CapacityError.
     """
+    watch = watch or Stopwatch()
     if checkpoint is None:
         path = resolve_model(config.model.path, cache_dir(), config.model.revision)
+        watch.lap("model")
         checkpoint = open_checkpoint(path)
+        watch.lap("headers")
     architecture = architecture_name(checkpoint)
     manifests = discover()
     resolution = resolve(
@@ -68,6 +75,7 @@ def prepare(
     )
     host = PluginHost(manifests, config.plugins)
     host.load(resolution)
+    watch.lap("plugins")
     dtype = run_dtype(config.model.dtype)
     context = BuildContext(
         device,
@@ -87,6 +95,7 @@ def prepare(
     context = dataclasses.replace(context, limits=limits, model=spec)
     store: KVStore = host.build(Role.KV_STORE, config.kv.store, context)
     needed = weight_bytes(plan.parameters)
+    watch.lap("plan")
     budget = plan_cache(config, spec.kv_groups, store, limits, available_bytes(), needed)
     return Prepared(
         config, checkpoint, host, resolution, spec, family, store, budget, context, plan, weights

@@ -85,7 +85,15 @@ def test_the_server_answers_503_while_it_downloads_and_then_serves(hub, tmp_path
             time.sleep(0.05)
         assert server.get("/health").status_code == 503
         assert server.get("/v1/stats").json()["state"] == "loading"
+        assert server.get("/v1/stats").json()["start"] is None
         server.wait_healthy()
+        start = server.get("/v1/stats").json()["start"]
+        phases = {one["name"]: one["seconds"] for one in start["phases"]}
+        assert list(phases)[:3] == ["process", "imports", "model"]
+        assert list(phases)[-1] == "server"
+        assert phases["model"] > 4.0  # the download hung for five seconds
+        assert sum(phases.values()) == pytest.approx(start["total_s"])
+        assert "start_timeline total_s=" in server.log.read_text()
         assert server.get("/v1/models").json()["data"][0]["id"] == REPO
         body = {"model": REPO, "prompt": "hello", "max_tokens": 4}
         assert server.post("/v1/completions", body).status_code == 200
