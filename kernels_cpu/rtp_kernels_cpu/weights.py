@@ -133,6 +133,8 @@ def _padded(values: torch.Tensor, parts: int) -> torch.Tensor:
     """Each part's rows padded with zeros to whole panels."""
     split = values.view(parts, -1, values.shape[1])
     short = -split.shape[1] % PANEL
+    if not short:
+        return values
     return torch.nn.functional.pad(split, (0, 0, 0, short)).flatten(0, 1)
 
 

@@ -14,10 +14,9 @@ def command(argv: Sequence[str]) -> int:
     parser = engine_parser("explain", "Print which part fills each role, why, and its cost.")
     parser.add_argument("--json", action="store_true", help="machine-readable")
     arguments, config = parse_config(parser, argv)
-    from rtp_core.engine.explain import explain_prepared
-    from rtp_core.engine.prepare import prepare
+    from rtp_core.engine.explain import explain_model
 
-    report = explain_prepared(prepare(config))
+    report = explain_model(config)
     if arguments.json:
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
     else:
@@ -30,7 +29,8 @@ def _text(report: dict) -> str:
     lines = [
         f"model    {model['path']}  {model['architecture']}  {model['dtype']}  "
         f"context {model['max_model_len']}",
-        f"weights  {memory['weights_bytes'] / 2**20:.0f} MiB",
+        f"weights  {memory['weights_bytes'] / 2**20:.0f} MiB"
+        + ("" if model["weights_here"] else ", not downloaded yet"),
         f"kv cache {memory['kv_bytes'] / 2**20:.0f} MiB = {memory['kv_tokens']} tokens "
         f"({memory['kv_reason']})",
         "",

@@ -12,6 +12,6 @@ def command(argv: Sequence[str]) -> int:
     """Serve until a signal arrives."""
     parser = engine_parser("serve", "Serve a model over the OpenAI HTTP API, with a page at /.")
     _, config = parse_config(parser, argv)
-    from rtp_core.server.serve import serve
+    from rtp_core.server.start import serve
 
     return serve(config, ProgressBar("loading"))

@@ -212,7 +212,8 @@ def _check_format(namespace: argparse.Namespace, path: str) -> None:
             "--load-format", f"{given!r} is not read", remedy=f"use {' or '.join(_FORMATS)}"
         )
     found = "gguf" if path.endswith(".gguf") or path in _GGUF_NAMES else "safetensors"
-    if given != found:
+    hub_choice = ":" in path and "/" in path  # org/name:Q4_K_M is a GGUF file
+    if given != found and not (hub_choice and given == "gguf"):
         raise ConfigError(
             "--load-format",
             f"{given} does not agree with {path!r}, which is read as {found}",

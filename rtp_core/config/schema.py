@@ -17,7 +17,16 @@ class ModelConfig(Section):
     path: str = field(
         default="demo",
         metadata=rule(
-            "Model: a directory with safetensors, a .gguf file, or demo.", flag="--model"
+            "Model: a directory with safetensors, a .gguf file, an id of the Hugging Face hub "
+            "(org/name, org/name@revision, org/name:file.gguf or org/name:Q4_K_M), or demo.",
+            flag="--model",
+        ),
+    )
+    revision: str | None = field(
+        default=None,
+        metadata=rule(
+            "Branch, tag or commit of a model of the hub; unset is its main branch.",
+            flag="--revision",
         ),
     )
     dtype: str = field(

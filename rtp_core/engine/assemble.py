@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from rtp_core.engine.cpu_weights import can_keep_codes
 from rtp_core.engine.explain import explain_prepared
 from rtp_core.engine.model_facts import sampling_defaults, stop_token_ids
 from rtp_core.engine.prepare import Prepared, prepare
+from rtp_core.engine.services import Stopwatch
+from rtp_core.engine.tuning import MeasuredBounds
 from rtp_core.errors import PluginError
 from rtp_core.execution.model_runner import ModelRunner
 from rtp_core.kv.block_hash import BlockHasher, load_or_create_secret
@@ -53,13 +56,10 @@ Progress = Callable[[int, int], None]
 def build_engine(config: EngineConfig, progress: Progress | None = None) -> EngineCore:
     """Config in, running engine out. Errors appear here, before the first request."""
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
-    prepared = prepare(config)
-    host, context, spec, limits = (
-        prepared.host,
-        prepared.context,
-        prepared.spec,
-        prepared.context.limits,
-    )
+    watch = Stopwatch()
+    prepared = prepare(config, watch=watch)
+    host, context, spec = prepared.host, prepared.context, prepared.spec
+    limits = context.limits
     (attention,) = prepared.resolution.names(Role.ATTENTION)
     loader: WeightLoader = host.build(Role.LOADER, config.loading.loader, context)
     backend: AttentionBackend = host.build(Role.ATTENTION, attention, context)
@@ -68,10 +68,12 @@ def build_engine(config: EngineConfig, progress: Progress | None = None) -> Engi
     host.seal()
 
     info = _model_info(prepared)
-    parameters, load = _load(prepared, loader, progress)
+    watch.lap("tokenizer")
+    parameters, load = _load(prepared, loader, progress, watch)
     model = prepared.family.build(
         spec, parameters, ParallelContext(), resolver(context.device, spec.dtype)
     )
+    watch.lap("model-build")
     memory = prepared.store.open(
         spec.kv_groups, prepared.budget.num_blocks, limits.block_size, context.device
     )
@@ -79,11 +81,12 @@ def build_engine(config: EngineConfig, progress: Progress | None = None) -> Engi
     if isinstance(model, CheckedModel):
         model.check(bound, limits.block_size)
     cache = _cache(prepared, memory)
+    watch.lap("kv-pool")
     eos = frozenset(info.eos_token_ids)
     plugin_errors: Counter[str] = Counter()
     return EngineCore(
         EngineParts(
-            info=info,
+            info=replace(info, start=watch.timeline),
             scheduler=Scheduler(policy, cache, limits, context.clock, eos),
             runner=ModelRunner(model, bound, memory, Sampler(spec.vocab_size, eos), context.device),
             speculation=SpeculationController(
@@ -135,7 +138,7 @@ def _speculator(host: PluginHost, name: str, context: BuildContext) -> Speculato
 
 
 def _load(
-    prepared: Prepared, loader: WeightLoader, progress: Progress | None
+    prepared: Prepared, loader: WeightLoader, progress: Progress | None, watch: Stopwatch
 ) -> tuple[Mapping[str, Any], LoadStats]:
     plan, form = prepared.plan, prepared.weights
     done = 0
@@ -149,6 +152,7 @@ def _load(
     if prepared.checkpoint.quantization is not None:
         log.info("quantized %s form=%r", prepared.checkpoint.quantization.summary, form.name)
     coded = form.keep_codes and can_keep_codes(form)
+    watch.lap("self-test")
     parameters, stats = load_weights(
         plan, loader, prepared.context.device, advance, keep_codes=coded
     )
@@ -160,7 +164,12 @@ def _load(
         stats.bytes_read,
         stats.seconds,
     )
-    return pack_for_few_rows(parameters, prepared.spec.dtype), stats
+    watch.lap("weights", stats.bytes_read, stats.strategy)
+    bounds = MeasuredBounds(cache_dir() / "tuning")
+    packed = pack_for_few_rows(parameters, prepared.spec.dtype, bounds)
+    bounds.save()
+    watch.lap("packing")
+    return packed, stats
 
 
 def _cache(prepared: Prepared, memory: KVMemory) -> KVCache:

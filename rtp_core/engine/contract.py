@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rtp_core.api import Request, TokenEvent
 from rtp_core.observe.snapshot import EngineStats
+from rtp_core.observe.timeline import Timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,8 @@ class ModelInfo:
     """What a front end needs to serve the model; sent once when the engine is ready.
 
     `defaults` are sampling defaults from generation_config; `tokenizer_dir` holds
-    tokenizer.json (and chat template files); all plain data.
+    tokenizer.json (and chat template files); `start` is where its start spent the time. All
+    plain data.
     """
 
     name: str
@@ -26,6 +28,7 @@ class ModelInfo:
     tokenizer_dir: str
     dtype: str
     defaults: dict[str, float]
+    start: Timeline = field(default_factory=Timeline)
 
 
 class Engine(Protocol):

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
+from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.capacity import weight_bytes
 from rtp_core.engine.cpu_weights import kernel_form
 from rtp_core.engine.model_facts import quantization_name
-from rtp_core.engine.prepare import Prepared
+from rtp_core.engine.prepare import Prepared, prepare
+from rtp_core.loading.checkpoint import open_checkpoint
+from rtp_core.loading.demo import DEMO_NAMES, hub_model, local_path
 from rtp_core.plugins.explain import explain, to_json
 
 
-def explain_prepared(prepared: Prepared) -> dict[str, Any]:
-    """The JSON of `rtp explain`: features with reasons, model, memory."""
+def explain_model(config: EngineConfig) -> dict[str, Any]:
+    """The JSON of `rtp explain` before any weight is read, or downloaded from a hub."""
+    name = config.model.path
+    if name in DEMO_NAMES or local_path(name) is not None:
+        return explain_prepared(prepare(config))
+    hub_name = hub_model(name, config.model.revision)
+    from rtp_core.loading.hub.sketch import sketched
+
+    with sketched(hub_name) as (path, whole):
+        return explain_prepared(
+            prepare(config, checkpoint=open_checkpoint(path)), weights_here=whole
+        )
+
+
+def explain_prepared(prepared: Prepared, weights_here: bool = True) -> dict[str, Any]:
+    """Features with reasons, model, memory. Without weights there is no fingerprint of them."""
     spec, budget = prepared.spec, prepared.budget
     memory = {
         "weights_bytes": weight_bytes(prepared.plan.parameters),
@@ -32,7 +49,8 @@ def explain_prepared(prepared: Prepared) -> dict[str, Any]:
         "architecture": spec.architecture,
         "dtype": spec.dtype,
         "max_model_len": spec.max_model_len,
-        "fingerprint": spec.fingerprint,
+        "fingerprint": spec.fingerprint if weights_here else None,
+        "weights_here": weights_here,
     }
     return {"model": model, "memory": memory, "features": to_json(features)}
 

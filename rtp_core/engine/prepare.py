@@ -24,7 +24,7 @@ from rtp_core.engine.model_facts import (
     engine_limits,
     run_dtype,
 )
-from rtp_core.engine.services import MeasuredCosts, MonotonicClock
+from rtp_core.engine.services import MeasuredCosts, MonotonicClock, Stopwatch
 from rtp_core.loading.checkpoint import Checkpoint, open_checkpoint
 from rtp_core.loading.demo import resolve_model
 from rtp_core.loading.plan import plan_weights
@@ -51,12 +51,24 @@ class Prepared:
     weights: WeightForm
 
 
-def prepare(config: EngineConfig, device: str = "cpu") -> Prepared:
+def prepare(
+    config: EngineConfig,
+    device: str = "cpu",
+    checkpoint: Checkpoint | None = None,
+    watch: Stopwatch | None = None,
+) -> Prepared:
     """Resolve plugins, describe the model, size the cache. Reads no weights.
 
+    `checkpoint` None finds the model, and downloads what is an id of the hub; `watch` gets the
+    laps.
     Raises ConfigError, ResolutionError, PluginError, ModelError or CapacityError.
     """
-    checkpoint = open_checkpoint(resolve_model(config.model.path, cache_dir()))
+    watch = watch or Stopwatch()
+    if checkpoint is None:
+        path = resolve_model(config.model.path, cache_dir(), config.model.revision)
+        watch.lap("model")
+        checkpoint = open_checkpoint(path)
+        watch.lap("headers")
     check_quantization(config.model.quantization, checkpoint)
     architecture = architecture_name(checkpoint)
     manifests = discover()
@@ -65,6 +77,7 @@ def prepare(config: EngineConfig, device: str = "cpu") -> Prepared:
     )
     host = PluginHost(manifests, config.plugins)
     host.load(resolution)
+    watch.lap("plugins")
     dtype = run_dtype(config.model.dtype)
     context = BuildContext(
         device,
@@ -84,6 +97,7 @@ def prepare(config: EngineConfig, device: str = "cpu") -> Prepared:
     context = dataclasses.replace(context, limits=limits, model=spec)
     store: KVStore = host.build(Role.KV_STORE, config.kv.store, context)
     needed = weight_bytes(plan.parameters)
+    watch.lap("plan")
     budget = plan_cache(config, spec.kv_groups, store, limits, available_bytes(), needed)
     return Prepared(
         config, checkpoint, host, resolution, spec, family, store, budget, context, plan, weights

@@ -68,6 +68,10 @@ class ProcessBackend:
         """Id of the engine process, while there is one."""
         return self._supervisor.status.pid
 
+    def begin(self) -> None:
+        """Start the process and do not wait, as `start` will. Raises ConfigError."""
+        self._supervisor.start()
+
     async def start(self) -> None:
         """Start the process and wait until it serves; a second call waits for the same.
 

@@ -16,18 +16,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from importlib import import_module
 
 from rtp_core.config.schema import EngineConfig
+from rtp_core.engine.build import build, started_info
 from rtp_core.engine.channel import ChildChannel
-from rtp_core.engine.contract import Engine
 from rtp_core.engine.loop import EngineLoop
 from rtp_core.engine.wire import Configure, Hello, LoadFailed, Loading, Ready, describe
 from rtp_core.errors import EngineDeadError, RtpError
 
 log = logging.getLogger("rtp.engine")
-
-Builder = Callable[[EngineConfig, Callable[[int, int], None]], Engine]
 
 EXIT_OK, EXIT_LOAD_FAILED, EXIT_LOOP_FAILED, EXIT_PARENT_GONE = 0, 3, 4, 5
 _PR_SET_PDEATHSIG = 1
@@ -38,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     """Load, serve, and return the exit status."""
     endpoint, builder = arguments
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     token = _read_token()
@@ -54,8 +52,8 @@ def _serve(channel: ChildChannel, config: EngineConfig, builder: str) -> int:
     if config.server.verbose:
         logging.getLogger("rtp").setLevel(logging.DEBUG)
     try:
-        engine = _load_builder(builder)(config, _progress(channel))
-        channel.send(Ready(engine.info))
+        engine = build(builder, config, _progress(channel))
+        channel.send(Ready(started_info(engine)))
     except RtpError as error:
         channel.send(LoadFailed(describe(error)))
         return EXIT_LOAD_FAILED
@@ -74,11 +72,6 @@ def _configuration(channel: ChildChannel) -> EngineConfig:
             return config
         case messages:
             raise RuntimeError(f"expected a configuration, got {messages!r}")
-
-
-def _load_builder(name: str) -> Builder:
-    module, _, function = name.partition(":")
-    return getattr(import_module(module), function)
 
 
 def _progress(channel: ChildChannel) -> Callable[[int, int], None]:

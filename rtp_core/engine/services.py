@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+
+from rtp_core.observe.timeline import Phase, Timeline
 
 
 class MonotonicClock:
@@ -11,6 +14,26 @@ class MonotonicClock:
     def now_s(self) -> float:
         """Seconds since an arbitrary start."""
         return time.monotonic()
+
+
+class Stopwatch:
+    """Makes a timeline lap by lap."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began_s = self._last_s = clock()
+        self._phases: list[Phase] = []
+
+    def lap(self, name: str, num_bytes: int = 0, note: str = "") -> None:
+        """What was done since the last lap was `name`."""
+        now_s = self._clock()
+        self._phases.append(Phase(name, now_s - self._last_s, num_bytes, note))
+        self._last_s = now_s
+
+    @property
+    def timeline(self) -> Timeline:
+        """The laps so far."""
+        return Timeline(self._began_s, tuple(self._phases))
 
 
 class MeasuredCosts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Sequence
 
 import torch
@@ -43,10 +45,10 @@ class DenseMemory:
         self._where: dict[int, tuple[int, int]] = {}
         for number, (group, count) in enumerate(zip(groups, num_blocks, strict=True)):
             keys, values = (
-                torch.zeros(
+                _zeros(
                     (len(group.layers), plane.num_heads, count * block_size, plane.head_dim),
-                    dtype=getattr(torch, plane.dtype),
-                    device=device,
+                    getattr(torch, plane.dtype),
+                    device,
                 )
                 for plane in group.planes
             )
@@ -104,3 +106,16 @@ class DenseMemory:
 def _as_bytes(part: torch.Tensor) -> torch.Tensor:
     """[layers, …] to uint8 [layers, bytes a layer]."""
     return part.view(part.shape[0], -1).view(torch.uint8)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> torch.Tensor:
+    """Zeros whose pages the system commits when they are first used.
+
+    torch.zeros writes them all at once on a CPU, which takes memory and start-up time for a
+    cache that may never be full.
+    """
+    num_bytes = math.prod(shape) * dtype.itemsize
+    if device != "cpu" or not num_bytes or not hasattr(mmap, "MAP_ANONYMOUS"):
+        return torch.zeros(shape, dtype=dtype, device=device)
+    pages = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=dtype).view(shape)

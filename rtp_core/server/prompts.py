@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from rtp_core.engine.contract import ModelInfo
 from rtp_core.errors import RequestError
+from rtp_core.observe.timeline import process_started_s
 from rtp_core.server.sampling import context_exceeded
 from rtp_core.server.schema.fields import INT32_MAX, MAX_PROMPTS
 from rtp_core.text.chat_template import ChatTemplate, encode_chat
@@ -45,10 +47,12 @@ class PromptRoom:
 
     @classmethod
     def load(cls, info: ModelInfo, chat_template: str | None, threads: int) -> Self:
-        """Read the model's files; slow, not for the event loop."""
+        """Read the model's files; slow, not for the event loop. Ends the start's timeline."""
         directory = Path(info.tokenizer_dir)
         template = ChatTemplate.load(directory, chat_template)
-        return cls(Tokenizer.load(directory), template, info, threads)
+        tokenizer = Tokenizer.load(directory)
+        start = info.start.after("process", process_started_s()).until("server", time.monotonic())
+        return cls(tokenizer, template, replace(info, start=start), threads)
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Ids of a raw prompt, in which special tokens may be spelled."""

@@ -1,4 +1,4 @@
-"""`rtp serve`: bind, start the engine, serve until a signal, drain."""
+"""Serve HTTP on a bound socket until a signal, then drain."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.contract import AsyncBackend
-from rtp_core.engine.process_backend import ProcessBackend
+from rtp_core.observe.timeline import log_line, table
 from rtp_core.server.app import app_of
 from rtp_core.server.connection import connection_class
 from rtp_core.server.limits import Limits
-from rtp_core.server.listener import BACKLOG, bind, url, warn_if_open
+from rtp_core.server.listener import BACKLOG, url
 from rtp_core.server.service import Service
+from rtp_core.server.start import Progress
 
 log = logging.getLogger("rtp.server")
 
@@ -26,23 +26,7 @@ LAST_WORDS_S = 5
 """How long answers may take to leave after the last request was ended."""
 
 
-Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all) while weights load."""
 _PROGRESS_S = 0.1
-
-
-def serve(config: EngineConfig, progress: Progress | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; exit status 0.
-
-    The port is bound before the model loads; /health says 503 meanwhile. Raises the RtpError
-    that kept the port from being bound or the engine from starting.
-    """
-    listener = bind(config.server)
-    warn_if_open(config.server)
-    with listener:
-        backend = ProcessBackend(config)
-        asyncio.run(run_server(config, backend, listener, progress=progress))
-    return 0
 
 
 async def run_server(
@@ -77,6 +61,9 @@ async def start(service: Service, listener: socket.socket) -> None:
     """Bring the backend up, then say where it can be reached."""
     await service.backend.start()
     await service.open()
+    log.info(log_line(service.info.start))
+    if service.config.server.verbose:
+        sys.stderr.write(table(service.info.start))
     sys.stdout.write(f"rtp: serving {service.names[0]} at {url(listener)}\n")
     sys.stdout.flush()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rtp_core import __version__
 from rtp_core.observe.metrics import CONTENT_TYPE, render
+from rtp_core.observe.timeline import as_json
 from rtp_core.plugins.discover import discover
 from rtp_core.plugins.listing import list_plugins
 from rtp_core.server.errors import unavailable
@@ -53,6 +54,7 @@ async def stats(service: Service, call: Call) -> Answer:
             "state": service.state,
             "uptime_s": time.monotonic() - service.started_s,
             "model": _model(service),
+            "start": as_json(service.info.start) if service.loaded else None,
             "engine": asdict(await service.stats()),
             "latency": service.books.latencies.summary(),
             "history": service.history.rows(),

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import resource
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -68,3 +71,20 @@ def test_copies_run_in_order_and_stay_in_their_group():
     memory.copy([BlockCopy(0, 0, 1), BlockCopy(0, 1, 2)])
     assert memory.export_block(0, 2) == first
     assert memory.export_block(1, 2) == other
+
+
+def resident_bytes():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def test_blocks_that_nobody_used_take_no_memory():
+    before = resident_bytes()
+    memory = DenseStore().open(GROUPS[:1], (500_000,), BLOCK, "cpu")
+    assert memory.num_bytes > 500_000_000
+    assert resident_bytes() - before < 50_000_000
+    keys, _ = memory.planes(2)
+    assert keys.data_ptr() % 64 == 0
+    assert not keys[:, -BLOCK:].any()
+    keys[:, -1] = 1.0
+    assert keys[0, -1].sum() == 8

@@ -264,10 +264,6 @@ class TestResolve:
         path = demo_model(cache, index)
         assert resolve_model(name, cache) == path
 
-    def test_a_hub_name_is_explained(self, tmp_path):
-        with pytest.raises(ModelError, match="models are not fetched from a hub"):
-            resolve_model("HuggingFaceTB/SmolLM2-135M", tmp_path)
-
     @pytest.mark.parametrize(
         "name", ["nothing", "/no/such/path", "~nobody-of-this-name/x", "a\0b", "what is " * 1000]
     )

@@ -185,6 +185,7 @@ async def test_stats_have_the_pages_shape(client, backend):
         "state",
         "uptime_s",
         "model",
+        "start",
         "engine",
         "latency",
         "history",

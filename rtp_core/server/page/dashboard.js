@@ -140,8 +140,17 @@ function facts(stats, effective) {
     model.max_model_len ? `context ${count(model.max_model_len)}` : "",
     stats.uptime_s ? `up ${duration(stats.uptime_s)}` : "",
     load,
+    startText(stats.start),
     preemptions ? `${count(preemptions)} preemptions` : "",
   ]
     .filter(Boolean)
     .join(" · ");
+}
+
+// The phases worth naming: those that took a tenth of the start or more.
+function startText(start) {
+  if (!start) return "";
+  const long = start.phases.filter(({ seconds }) => seconds >= start.total_s / 10);
+  const parts = long.map(({ name, seconds }) => `${name} ${duration(seconds)}`);
+  return `ready in ${duration(start.total_s)} (${parts.join(", ")})`;
 }

@@ -1,0 +1,32 @@
+"""`rtp serve`: bind, start the engine, then bring up HTTP while the engine loads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from rtp_core.config.schema import EngineConfig
+from rtp_core.engine.process_backend import ProcessBackend
+from rtp_core.server.listener import bind, warn_if_open
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes done, bytes in all) while weights load."""
+
+
+def serve(config: EngineConfig, progress: Progress | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; exit status 0.
+
+    The port is bound before the model loads; /health says 503 meanwhile. Raises the RtpError
+    that kept the port from being bound or the engine from starting.
+    """
+    listener = bind(config.server)
+    warn_if_open(config.server)
+    with listener:
+        backend = ProcessBackend(config)
+        backend.begin()
+        # Importing the web framework takes a core half a second, in which the engine's process
+        # imports torch on another.
+        from rtp_core.server.serve import run_server
+
+        asyncio.run(run_server(config, backend, listener, progress=progress))
+    return 0
