@@ -47,7 +47,7 @@ class Target:
         """The request's head."""
         lines = [
             f"{method} {self.prefix}{path} HTTP/1.1",
-            f"Host: {self.host}:{self.port}",
+            f"Host: {f'[{self.host}]' if ':' in self.host else self.host}:{self.port}",
             "Content-Type: application/json",
             f"Content-Length: {length}",
             "Connection: close",

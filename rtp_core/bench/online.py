@@ -25,7 +25,7 @@ from rtp_core.errors import RtpError
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A running server at `url`, or one's own of `config`. `route` is how to ask it."""
+    """A running server at `url`, or one's own of `config`, with so many threads."""
 
     url: str | None
     config: EngineConfig
@@ -56,11 +56,21 @@ class OpenLoop:
 
 
 @dataclass(frozen=True, slots=True)
+class Replay:
+    """What `rtp bench trace` sends; `name` is the file's."""
+
+    name: str
+    arrivals: Sequence[Arrival]
+    scale: Scale
+
+
+@dataclass(frozen=True, slots=True)
 class _Session:
     target: Target
     served: Served
     subject: Subject
     alive: Callable[[], bool]
+    show: Callable[[str], None]
 
     def route(self, endpoint: str, client: Client) -> Route:
         return Route(
@@ -68,18 +78,16 @@ class _Session:
         )
 
 
-def serve(where: Where, client: Client, load: OpenLoop) -> Report:
+def serve(where: Where, client: Client, load: OpenLoop, show: Callable[[str], None]) -> Report:
     """Poisson arrivals at a rate, streamed answers."""
-    with _session(where) as session:
+    with _session(where, show) as session:
         return asyncio.run(_serve(session, client, load))
 
 
-def trace(
-    where: Where, client: Client, arrivals: Sequence[Arrival], scale: Scale, params: dict[str, Any]
-) -> Report:
+def trace(where: Where, client: Client, replay: Replay, show: Callable[[str], None]) -> Report:
     """The arrivals of a trace at their times, or other times; requests too long are left out."""
-    with _session(where) as session:
-        return asyncio.run(_trace(session, client, scaled(arrivals, scale), scale, params))
+    with _session(where, show) as session:
+        return asyncio.run(_trace(session, client, replay))
 
 
 async def _serve(session: _Session, client: Client, load: OpenLoop) -> Report:
@@ -107,6 +115,7 @@ async def _serve(session: _Session, client: Client, load: OpenLoop) -> Report:
         **_client_params(client),
     }
     report = Report("serve", session.subject, params)
+    session.show(f"{len(sends)} requests to {session.target.host}:{session.target.port}")
     traffic = await drive(route, sends)
     offered = len(sends) / sends[-1].at_s if sends[-1].at_s > 0 else None
     _fill(report, traffic, client, {"offered_requests_per_s": offered})
@@ -128,14 +137,9 @@ async def _random_asks(session: _Session, load: OpenLoop) -> list[Ask]:
     ]
 
 
-async def _trace(
-    session: _Session,
-    client: Client,
-    arrivals: Sequence[Arrival],
-    scale: Scale,
-    params: dict[str, Any],
-) -> Report:
-    served = session.served
+async def _trace(session: _Session, client: Client, replay: Replay) -> Report:
+    served, scale = session.served, replay.scale
+    arrivals = scaled(replay.arrivals, scale)
     if not served.token_ids:
         raise RtpError(
             "the server has no POST /tokenize, so its vocabulary is unknown",
@@ -157,8 +161,16 @@ async def _trace(
         Send(one.at_s, one.output_length, partial(_trace_body, served, one, scale))
         for one in fitting
     ]
-    known = {**params, "block_tokens": scale.block_tokens, **_client_params(client)}
+    known = {
+        "trace": replay.name,
+        "requests": len(arrivals),
+        "time_scale": scale.time,
+        "length_scale": scale.length,
+        "block_tokens": scale.block_tokens,
+        **_client_params(client),
+    }
     report = Report("trace", session.subject, known)
+    session.show(f"{len(sends)} requests to {session.target.host}:{session.target.port}")
     traffic = await drive(route, sends)
     ended = serve_results(traffic, client.goals)
     given = ended["input_tokens"]
@@ -205,14 +217,15 @@ def _client_params(client: Client) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _session(where: Where) -> Iterator[_Session]:
+def _session(where: Where, show: Callable[[str], None]) -> Iterator[_Session]:
     if where.url is not None:
         keys = where.config.server.api_keys
         target = Target.of(where.url, keys[0] if keys else None)
         served = asyncio.run(inspect(target))
-        yield _Session(target, served, Subject(served.name, "remote"), lambda: True)
+        yield _Session(target, served, Subject(served.name, "remote"), lambda: True, show)
         return
     with own_server(where.config, where.threads) as server:
         served = asyncio.run(inspect(server.target))
         device = cpu_device(num_threads(where.threads))
-        yield _Session(server.target, served, Subject(served.name, device), server.alive)
+        subject = Subject(served.name, device)
+        yield _Session(server.target, served, subject, server.alive, show)

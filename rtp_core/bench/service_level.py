@@ -6,6 +6,7 @@ pieces; TPOT is what follows the first token divided by the tokens after it.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -58,7 +59,7 @@ def tpot_s(record: Record) -> float | None:
 
 def itl_s(record: Record) -> list[float]:
     """Gaps between pieces of content."""
-    return [b - a for a, b in zip(record.pieces_s, record.pieces_s[1:], strict=False)]
+    return [b - a for a, b in itertools.pairwise(record.pieces_s)]
 
 
 def is_good(record: Record, goals: Goals) -> bool:

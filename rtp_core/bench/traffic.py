@@ -98,17 +98,28 @@ async def _send_all(
         due_s = traffic.began_s + send.at_s
         record = Record(due_s, send.asked_tokens)
         traffic.records.append(record)
-        if (wait_s := due_s - time.perf_counter()) > 0:
-            await asyncio.sleep(wait_s)
-        await places.acquire()
-        if _gone(route, traffic.records[-1 - REFUSALS : -1]):
+        last = traffic.records[-1 - REFUSALS : -1]
+        if not _gone(route, last):
+            await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
+            await places.acquire()
+            if not _gone(route, last):
+                _start(route, send, record, places, tasks)
+                await asyncio.sleep(0)
+                continue
             places.release()
-            record.error = "not sent, the server is gone"
-            continue
-        task = asyncio.create_task(_one(route, send, record, places))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-        await asyncio.sleep(0)
+        record.error = "not sent, the server is gone"
+
+
+def _start(
+    route: Route,
+    send: Send,
+    record: Record,
+    places: asyncio.Semaphore,
+    tasks: set[asyncio.Task[None]],
+) -> None:
+    task = asyncio.create_task(_one(route, send, record, places))
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
 
 
 async def _one(route: Route, send: Send, record: Record, places: asyncio.Semaphore) -> None:

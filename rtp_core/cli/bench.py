@@ -127,7 +127,7 @@ def _serve(argv: Sequence[str]) -> int:
         asks,
     )
     where, client = _parties(arguments, config)
-    return _tell(serve(where, client, load), arguments.json)
+    return _tell(serve(where, client, load, _note), arguments.json)
 
 
 def _load(argv: Sequence[str]) -> int:
@@ -169,19 +169,15 @@ def _trace(argv: Sequence[str]) -> int:
             parser.parse_args(["--help"])
         parser.error("FILE is required, before MODEL and flags")
     arguments, config = parse_config(parser, argv[1:])
-    from rtp_core.bench.online import trace
+    from rtp_core.bench.online import Replay, trace
     from rtp_core.bench.trace import Scale, read_trace
 
     arrivals = read_trace(Path(argv[0]), arguments.limit)
     scale = Scale(arguments.time_scale, arguments.length_scale)
     where, client = _parties(arguments, config)
-    params = {
-        "trace": Path(argv[0]).name,
-        "limit": arguments.limit,
-        "time_scale": scale.time,
-        "length_scale": scale.length,
-    }
-    return _tell(trace(where, client, arrivals, scale, params), arguments.json)
+    return _tell(
+        trace(where, client, Replay(Path(argv[0]).name, arrivals, scale), _note), arguments.json
+    )
 
 
 def _parties(arguments: argparse.Namespace, config: EngineConfig) -> tuple[Where, Client]:
