@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtp_kernels.sampling import cpu, reference
+from rtp_kernels.sampling.best import best
 from rtp_kernels.sampling.philox import gumbel, philox4x32
 from rtp_kernels.sampling.reference import Draw
 
@@ -121,3 +122,25 @@ def test_a_wrong_law_is_noticed():
         np.bincount(tokens, minlength=10), logits.softmax(0).numpy() * 6000
     )
     assert statistic > freedom + 4.5 * np.sqrt(2 * freedom) + 4
+
+
+@pytest.mark.parametrize("vocab", [1, 127, 128, 129, 259, 1024, 1000])
+def test_best_is_the_first_of_the_largest(vocab):
+    torch.manual_seed(vocab)
+    for _ in range(20):
+        rows = int(torch.randint(1, 9, ()))
+        logits = torch.randint(0, 5, (rows, vocab)).float()  # many ties
+        values, ids = best(logits)
+        expected = [row.index(max(row)) for row in logits.tolist()]
+        assert ids.tolist() == expected
+        assert torch.equal(values, logits.amax(-1))
+
+
+@pytest.mark.parametrize("vocab", [5, 128, 300])
+def test_best_of_a_row_without_a_usable_logit_is_not_finite(vocab):
+    logits = torch.zeros(6, vocab)
+    logits[:] = float("-inf")
+    logits[0, vocab // 2] = float("nan")
+    logits[2, vocab - 1] = float("nan")
+    values, _ = best(logits)
+    assert not torch.isfinite(values).any()

@@ -102,11 +102,13 @@ class RowResult(NamedTuple):
 class StepResult:
     """Answer to a StepPlan, rows in plan order.
 
-    `error` names sequences whose logits were unusable (NaN) with a reason; they end with
-    FinishReason.ERROR and the others go on.
+    `errors` names sequences whose logits were unusable (NaN) with a reason; they end with
+    FinishReason.ERROR and the others go on. Of the `seconds` the runner took, `model_seconds`
+    passed inside the model's forward and head; the rest is the host's own work.
     """
 
     step_id: int
     rows: tuple[RowResult, ...]
     seconds: float = 0.0
     errors: dict[str, str] = field(default_factory=dict)
+    model_seconds: float = 0.0

@@ -199,7 +199,7 @@ class EngineCore:
     def _account(self, plan: StepPlan, result: StepResult, seconds: float) -> None:
         self._num_steps += 1
         self._step_seconds += seconds
-        self._host_seconds += seconds - result.seconds
+        self._host_seconds += seconds - result.model_seconds
         context = sum(row.start for row in plan.rows)
         self._costs.record(plan.num_tokens, context, len(plan.rows), result.seconds)
 

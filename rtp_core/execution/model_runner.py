@@ -57,6 +57,7 @@ class ModelRunner:
         self._memory = memory
         self._sampler = sampler
         self._device = device
+        self._model_seconds = 0.0
         self.num_forwards = 0
 
     def launch(self, plan: StepPlan) -> Pending:
@@ -68,10 +69,12 @@ class ModelRunner:
     def run(self, plan: StepPlan) -> StepResult:
         """Execute one plan; raises whatever the model raises, with no token emitted."""
         began = time.perf_counter()
+        self._model_seconds = 0.0
         self._apply_deltas(plan)
         hidden = self._forward(plan)
         rows, errors = self._draw(plan, hidden)
-        return StepResult(plan.step_id, rows, time.perf_counter() - began, errors)
+        seconds = time.perf_counter() - began
+        return StepResult(plan.step_id, rows, seconds, errors, self._model_seconds)
 
     def _apply_deltas(self, plan: StepPlan) -> None:
         for sequence_id in plan.released:
@@ -88,7 +91,10 @@ class ModelRunner:
         token_ids = torch.tensor(flat, dtype=torch.int64, device=self._device)
         attention_plan = self._attention.plan(plan.rows)
         self.num_forwards += 1
-        return self._model.forward(token_ids, self._attention, attention_plan).hidden
+        began = time.perf_counter()
+        hidden = self._model.forward(token_ids, self._attention, attention_plan).hidden
+        self._model_seconds += time.perf_counter() - began
+        return hidden
 
     def _draw(
         self, plan: StepPlan, hidden: torch.Tensor
@@ -98,11 +104,17 @@ class ModelRunner:
             return tuple(RowResult(row.sequence_id, ()) for row in plan.rows), {}
         if len(picks) < hidden.shape[0]:
             hidden = hidden[torch.tensor(picks, device=self._device)]
-        drawn, errors = self._sampler.sample(sampling, self._model.logits(hidden))
+        drawn, errors = self._sampler.sample(sampling, self._logits(hidden))
         results = iter(drawn)
         return tuple(
             next(results) if row.samples else RowResult(row.sequence_id, ()) for row in plan.rows
         ), errors
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        began = time.perf_counter()
+        logits = self._model.logits(hidden)
+        self._model_seconds += time.perf_counter() - began
+        return logits
 
 
 def _sampling_rows(rows: Sequence[PlanRow]) -> tuple[list[PlanRow], list[int]]:

@@ -13,6 +13,7 @@ import torch
 
 from rtp_core.api import PlanRow, RowResult, SequenceStart, TokenLogprob
 from rtp_core.sampling.state import SequenceState
+from rtp_kernels.sampling.best import best
 from rtp_kernels.sampling.cpu import sample as draw_token
 from rtp_kernels.sampling.reference import Draw
 
@@ -50,9 +51,9 @@ class Sampler:
         and, by sequence, why it must end when its logits are unusable.
         """
         logits = logits[:, : self._vocab_size]
-        best, argmax = logits.max(dim=-1)
-        usable = torch.isfinite(best).tolist()
-        winners = argmax.tolist()
+        values, ids = best(logits)
+        usable = torch.isfinite(values).tolist()
+        winners = ids.tolist()
         results: list[RowResult] = []
         errors: dict[str, str] = {}
         at = 0
@@ -63,6 +64,9 @@ class Sampler:
             if not all(usable[here]):
                 errors[row.sequence_id] = _UNUSABLE
                 results.append(RowResult(row.sequence_id, ()))
+                continue
+            if count == 1 and self._states[row.sequence_id].takes_argmax:
+                results.append(RowResult(row.sequence_id, (winners[at - 1],)))
                 continue
             results.append(self._verify(row, logits[here], winners[here]))
         return results, errors

@@ -11,7 +11,10 @@ from rtp_core.api import SequenceStart
 
 
 class SequenceState:
-    """Counts for penalties are kept as tokens are emitted, so a step costs what is new."""
+    """Counts for penalties are kept as tokens are emitted, so a step costs what is new.
+
+    A sequence that `takes_argmax` needs nothing of its logits but the largest one's id.
+    """
 
     def __init__(self, start: SequenceStart, eos_token_ids: frozenset[int]) -> None:
         self.sampling = start.sampling
@@ -26,6 +29,7 @@ class SequenceState:
         stops = sorted(eos_token_ids | set(start.sampling.stop_token_ids))
         self._stops = torch.tensor(stops, dtype=torch.int64)
         self._bias = _bias(start)
+        self.takes_argmax = self.plain and start.sampling.greedy and start.sampling.logprobs is None
 
     @property
     def plain(self) -> bool:
