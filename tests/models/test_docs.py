@@ -6,6 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
+from rtp_core.loading.quantized.formats import FORMATS
 from rtp_core.models.plugin import rtp_models
 from rtp_core.models.rope import KINDS
 
@@ -17,6 +18,12 @@ def test_the_table_lists_every_architecture_on_offer():
     listed = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
     native = [offer.name for offer in rtp_models() if offer.name != "transformers"]
     assert listed == native
+
+
+def test_the_table_of_quantized_formats_lists_those_that_are_read():
+    (table,) = re.findall(r"\n\| format \|.*?\n\n", PAGE, re.DOTALL)
+    rows = re.findall(r"^\| ([\w-]+)", table, re.MULTILINE)
+    assert set(FORMATS) <= set(rows)
 
 
 def test_the_manifest_lists_them_too():
