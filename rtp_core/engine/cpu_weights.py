@@ -51,7 +51,7 @@ def weight_form(setting: str, dtype: str, plan: WeightPlan) -> WeightForm:
     if not kept:
         return WeightForm(dtype, "auto: the file holds no 4- or 8-bit groups to keep")
     widths = " and ".join(f"int{bits}" for bits in sorted(set(kept.values())))
-    reason = "auto: steps with few rows read the file's own codes, nothing is rounded again"
+    reason = "auto: steps with few rows read the file's own codes, which are not rounded again"
     return WeightForm(f"{dtype} + {widths}", reason, True)
 
 

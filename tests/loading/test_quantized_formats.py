@@ -217,6 +217,20 @@ def test_compressed_floats(rows, groups, strategy, loader, seed):
     check(random_weights(rows, columns, seed), make, config, loader)
 
 
+def test_every_float8_is_the_number_it_stands_for(tmp_path):
+    """NaN stays NaN."""
+    every = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).view(2, 128)
+
+    def make(weight):
+        return {"weight": every, "weight_scale_inv": torch.ones(1, 1)}, every.float().numpy()
+
+    weights = {"q": np.zeros((2, 128), np.float32)}
+    checkpoint, meant = open_modules(tmp_path, weights, make, files.fp8_config((128, 128)))
+    found = load(checkpoint, stacked(weights))
+    torch.testing.assert_close(found, meant["q.weight"], rtol=0, atol=0, equal_nan=True)
+    assert int(found.isnan().sum()) == 2
+
+
 # -- codes -----------------------------------------------------------------------------------
 
 KEPT = {
@@ -283,6 +297,17 @@ def test_what_group_codes_cannot_hold_is_planned_dense(tmp_path, make, config):
     assert coded_parameters(plan_weights(table, checkpoint)) == {}
     expected = torch.cat([meant[f"{name}.weight"] for name in weights])
     assert torch.equal(load(checkpoint, table, keep_codes=True), expected.bfloat16())
+
+
+def test_a_fused_part_that_is_not_quantized_makes_all_of_it_dense(tmp_path):
+    weights = random_weights(32, 64, 1)
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": files.awq_config()}))
+    tensors = {f"{name}.weight": torch.from_numpy(one) for name, one in weights.items()}
+    stored, meant = files.quantize_tensors(tensors, files.awq, lambda name: name == "q.weight")
+    files.write_shards(tmp_path, stored)
+    table = stacked(weights, "bfloat16")
+    found = load(open_checkpoint(tmp_path), table, keep_codes=True)
+    assert torch.equal(found, torch.cat(list(meant.values())).bfloat16())
 
 
 def scattered_although_not_said(weight):

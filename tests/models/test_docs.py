@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rtp_core.loading.gguf import TENSOR_TYPES
 from rtp_core.loading.gguf_architectures.registry import ARCHITECTURES
+from rtp_core.loading.quantized.formats import FORMATS
 from rtp_core.models.plugin import rtp_models
 from rtp_core.models.rope import KINDS
 from rtp_core.text.gguf_pretokenizers import SPLITS
@@ -29,6 +30,12 @@ def test_gguf_architectures_types_and_splits_are_listed():
     assert set(re.split(r"[,;\s]+", types)) == {name for name, _, _ in TENSOR_TYPES.values()}
     (splits,) = re.findall(r"`tokenizer.ggml.pre` is\s+one of (.*?)\. For", part, re.DOTALL)
     assert tuple(re.findall(r"`([^`]+)`", splits)) == SPLITS
+
+
+def test_the_table_of_quantized_formats_lists_those_that_are_read():
+    (table,) = re.findall(r"\n\| format \|.*?\n\n", PAGE, re.DOTALL)
+    rows = re.findall(r"^\| ([\w-]+)", table, re.MULTILINE)
+    assert set(FORMATS) <= set(rows)
 
 
 def test_the_manifest_lists_them_too():
