@@ -18,6 +18,7 @@ OPERATIONS = (
     "moe_gate_up_down",
     "head",
     "soft_cap",
+    "settle",
     "block_copy",
     "paged_attention",
     "merge_attention",
@@ -60,7 +61,16 @@ _IMPLEMENTATIONS: list[Implementation] = (
     ]
 )
 
-_TRITON: tuple[str, ...] = ()
+_TRITON: tuple[str, ...] = (
+    "embed",
+    "norm_linear",
+    "linear_residual",
+    "norm_gate_up",
+    "norm_gate_up_gelu",
+    "linear_norm_residual",
+    "head",
+    "settle",
+)
 """Operations with a Triton form, for half precision; float32 takes the reference."""
 
 _IMPLEMENTATIONS += [
