@@ -18,6 +18,7 @@ OPERATIONS = (
     "moe_gate_up_down",
     "head",
     "soft_cap",
+    "settle",
     "block_copy",
     "block_gather",
     "block_scatter",
@@ -81,6 +82,14 @@ _TRITON: tuple[str, ...] = (
     "merge_attention",
     "next_tokens",
     "step_attention",
+    "embed",
+    "norm_linear",
+    "linear_residual",
+    "norm_gate_up",
+    "norm_gate_up_gelu",
+    "linear_norm_residual",
+    "head",
+    "settle",
 )
 """Operations with a Triton form, for half precision; float32 takes the reference."""
 

@@ -34,6 +34,7 @@ GATED = {"silu": "norm_gate_up", "gelu_tanh": "norm_gate_up_gelu"}
 class Layer:
     """Operations bound to one layer's weights.
 
+    Between operations the stream is whatever their forms make of it; `settle` gives the tensor.
     `qkv` maps the residual stream [tokens, hidden] to heads; `add_attention` takes attention's
     output and the stream, `add_feed_forward` the stream alone; both return the new stream.
     """
@@ -67,6 +68,7 @@ class Decoder:
         self._embed = kernels("embed")
         self._to_logits = kernels("head")
         self._soft_cap = kernels("soft_cap")
+        self._settle = kernels("settle")
 
     def forward(
         self,
@@ -82,10 +84,10 @@ class Decoder:
         captured: dict[int, torch.Tensor] = {}
         for index, layer in enumerate(self._layers):
             if index in capture_layers:
-                captured[index] = x
+                captured[index] = self._settle(x)
             heads = attention.run(layer.qkv(x), index, plan, layer.head_norms)
             x = layer.add_feed_forward(layer.add_attention(heads, x))
-        return ForwardOutput(x, captured)
+        return ForwardOutput(self._settle(x), captured)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, hidden_size] -> float32 [rows, vocab_size]."""
@@ -145,10 +147,11 @@ class Binder:
         return lambda x: down(wide(x), x)
 
     def _experts(self, at: str, experts: ExpertsSpec) -> Stream:
-        run, eps, norm = self._kernels("moe_gate_up_down"), self._spec.norm_eps, at + "mlp_norm"
+        run, settle = self._kernels("moe_gate_up_down"), self._kernels("settle")
+        eps, norm = self._spec.norm_eps, at + "mlp_norm"
         names = (at + "expert_gate_up", at + "expert_down")
         stacked = (experts.num_experts, -1)
         gate_up, down = (self._parameters[name].unflatten(0, stacked) for name in names)
         weights, weight = (self._parameters[at + "router"], gate_up, down), self.norm(norm)
         top_k, normalize = experts.top_k, experts.normalize
-        return lambda x: run(x, weight, eps, weights, top_k, normalize)
+        return lambda x: run(settle(x), weight, eps, weights, top_k, normalize)

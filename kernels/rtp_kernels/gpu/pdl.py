@@ -21,14 +21,14 @@ from triton.language.extra import cuda as cuda_language
 
 
 @triton.jit
-def release(PDL: tl.constexpr):  # noqa: ANN201 - device code
+def release(PDL: tl.constexpr):
     """The next kernel may start now; its own `wait` still waits for this one's end."""
     if PDL:
         cuda_language.gdc_launch_dependents()
 
 
 @triton.jit
-def wait(PDL: tl.constexpr):  # noqa: ANN201 - device code
+def wait(PDL: tl.constexpr):
     """Until every kernel before this one is complete and its writes are visible."""
     if PDL:
         cuda_language.gdc_wait()

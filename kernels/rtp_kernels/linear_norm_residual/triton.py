@@ -1,0 +1,35 @@
+"""GPU form: a product whose norm and sum are left to whoever reads the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from rtp_kernels.gpu.forms import Choose, Gemv, default
+from rtp_kernels.gpu.gemv import gemv
+from rtp_kernels.gpu.products import form_for, partial_sums
+from rtp_kernels.gpu.residual import Stream, updated
+
+
+def bind(dtype: str, choose: Choose | None = None) -> Callable[..., Stream]:
+    """Same for every dtype. `choose` replaces the shipped configurations."""
+    del dtype
+    form_of = choose or default()
+
+    def linear_norm_residual(
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        norm: torch.Tensor,
+        eps: float,
+        residual: Stream,
+        bias: torch.Tensor | None = None,
+    ) -> Stream:
+        form = form_for(form_of, "linear_norm_residual", x.shape[0], weight)
+        if isinstance(form, Gemv):
+            partials = gemv(x, weight, bias, form, out_dtype=torch.float32)[None]
+        else:
+            partials = partial_sums(x, weight, bias, form)
+        return updated(residual, partials, (norm, eps))
+
+    return linear_norm_residual
