@@ -92,7 +92,7 @@ def _gather(plane: Tensor, block_tables: Tensor, block_size: int, prefix: int) -
     return pages.flatten(2, 3)[:, :, :prefix].transpose(0, 1)
 
 
-def _attend(  # noqa: PLR0913, PLR0917
+def _attend(
     q: Tensor, k: Tensor, v: Tensor, geometry: Geometry, logs: bool, causal: bool
 ) -> tuple[Tensor, Tensor]:
     """(out like q, log-sum-exp float32 [batch, heads, length, 1])."""

@@ -38,7 +38,7 @@ def test_chunks_after_a_prefix_are_the_definition(length, prefix, monkeypatch):
 
 def test_what_cudnn_does_not_have_is_refused():
     qkv = torch.zeros(20, 8 * 64)
-    with pytest.raises(ValueError, match="softcap 3.0"):
+    with pytest.raises(ValueError, match=r"softcap 3\.0"):
         dense.dense_prefill(qkv, Geometry(4, 2, 64, 16, 0.125, None, 3.0), 1, 20)
     with pytest.raises(ValueError, match="window 8"):
         dense.dense_prefill(qkv, Geometry(4, 2, 64, 16, 0.125, 8), 1, 20)
