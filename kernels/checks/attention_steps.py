@@ -63,6 +63,7 @@ def make_step(  # noqa: PLR0913 - the axes along which steps differ
     block, dim = geometry.block_size, geometry.head_dim
     counts = [-(-length // block) for length in lengths]
     ids = chance.sample(range(sum(counts) + 3), sum(counts))
+    used = set(ids)
     rows: list[Row | None] = []
     for number, (length, fresh) in enumerate(zip(lengths, new, strict=True)):
         blocks = [ids.pop() for _ in range(counts[number])]
@@ -94,7 +95,8 @@ def make_step(  # noqa: PLR0913 - the axes along which steps differ
     rotary_dim = dim if rotary_dim is None else rotary_dim
     inv_freq = 10000.0 ** (-torch.arange(0, rotary_dim, 2, device=device) / max(rotary_dim, 1))
     longest = max([*lengths, 1]) + 16
-    tables = _tables(rows, list(lengths), list(new), inv_freq, longest, writes, trees)
+    spare = next(one for one in range(slots // block) if one not in used)
+    tables = _tables(rows, list(lengths), list(new), inv_freq, longest, writes, trees, spare)
     return Step(geometry, rows, list(new), tables, qkv, (planes[0], planes[1]), gains, inv_freq)
 
 
@@ -129,7 +131,9 @@ def _tables(  # noqa: PLR0913, PLR0917
     longest: int,
     writes: Sequence[bool] | None,
     trees: bool,
+    spare: int,
 ) -> StepTables:
+    """Entries past a row's blocks name one that no row holds."""
     device = inv_freq.device
 
     def ints(values: Sequence[int]) -> Tensor:
@@ -137,7 +141,7 @@ def _tables(  # noqa: PLR0913, PLR0917
 
     widest = max([len(row.blocks) for row in rows if row] + [1])
     table = [
-        [*row.blocks, *[2**30] * (widest - len(row.blocks))] if row else [2**30] * widest
+        [*row.blocks, *[spare] * (widest - len(row.blocks))] if row else [spare] * widest
         for row in rows
     ]
     depths, masks = None, None

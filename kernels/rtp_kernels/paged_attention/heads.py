@@ -120,8 +120,10 @@ def in_base_2(score, scale, SOFTCAP: tl.constexpr):
     """Scores, scaled and limited, as exponents of 2."""
     if SOFTCAP > 0.0:
         limited = 2.0 * tl.sigmoid(score * (2.0 * scale / SOFTCAP)) - 1.0  # tanh(score / cap)
-        return limited * (SOFTCAP * LOG2E)
-    return score * (scale * LOG2E)
+        exponent = limited * (SOFTCAP * LOG2E)
+    else:
+        exponent = score * (scale * LOG2E)
+    return exponent
 
 
 @triton.jit
@@ -154,9 +156,9 @@ def locate(starts, rows, number, GROUP: tl.constexpr, BLOCK: tl.constexpr):
     Returns (row, block in the row); row == rows when there are no more. Reading all starts is
     one load for up to 128 rows, and lets the grid depend on the number of tokens alone.
     """
-    row = 0
-    before = 0
-    base = 0
+    row = number * 0  # tensors, as what the loop adds
+    before = number * 0
+    base = number * 0
     for at in range(0, rows, 128):
         r = at + tl.arange(0, 128)
         there = r < rows

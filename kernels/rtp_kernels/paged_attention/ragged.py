@@ -290,7 +290,7 @@ def attend_rows(
         top = tl.full([BLOCK], NEVER, tl.float32)
         total = tl.zeros([BLOCK], tl.float32)
         acc = tl.zeros([BLOCK, WIDE], tl.float32)
-        if not WINDOW:
+        if WINDOW == 0:
             for at in tl.range(0, clear, TILE, num_stages=STAGES):
                 keys = at + tl.arange(0, TILE)
                 page = tl.load(table + keys // PAGE).to(tl.int64)
