@@ -4,7 +4,7 @@ A program moves one block of one head of one layer. Used between blocks of a pla
 write), and between a plane and contiguous memory (other tiers, other machines).
 """
 
-# ruff: noqa: ANN001, ANN201, PLR0913, PLR0917 - device code
+
 # pyright: reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Join attention over disjoint key sets in one pass; see `reference`."""
 
-# ruff: noqa: ANN001, ANN201, PLR0913, PLR0917 - device code
+
 # pyright: reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ BLOCK = 128
 
 
 @triton.jit
-def _next_tokens(ids, slots, last, out, num_rows, BLOCK: tl.constexpr):  # noqa: ANN001, ANN202
+def _next_tokens(ids, slots, last, out, num_rows, BLOCK: tl.constexpr):
     rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     live = rows < num_rows
     token = tl.load(ids + rows, mask=live, other=0)
