@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rtp_core.api import ParameterSpec, WeightRule, WeightTable
+from rtp_core.bench.rival import RivalRun, missing
 from rtp_core.errors import ModelError
 from rtp_core.loading.checkpoint import Checkpoint, open_checkpoint
 from rtp_core.loading.load import load_weights
@@ -22,12 +22,26 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-@dataclass(frozen=True, slots=True)
-class RivalRun:
-    """Seconds to the first token and of each later step, of one batch."""
+class TransformersRival:
+    """`generate` of transformers with the engine's weights, dense, in the engine's dtype."""
 
-    ttft_s: float
-    step_s: tuple[float, ...]
+    name = "transformers"
+
+    def __init__(self, path: Path, dtype: str) -> None:
+        self._model = hugging_face_model(path, dtype)
+        import transformers
+
+        self.version = transformers.__version__
+        self.dtype = dtype
+
+    def refusal(self, batch_size: int) -> str | None:
+        """It takes any batch of prompts of one length."""
+        del batch_size
+        return None
+
+    def run(self, prompts: Sequence[Sequence[int]], output_len: int) -> RivalRun:
+        """See `rival.Rival`."""
+        return run_rival(self._model, prompts, output_len)
 
 
 def hugging_face_model(path: Path, dtype: str) -> PreTrainedModel:
@@ -38,16 +52,14 @@ def hugging_face_model(path: Path, dtype: str) -> PreTrainedModel:
     try:
         from transformers import CONFIG_MAPPING, AutoModelForCausalLM
     except ImportError as error:
-        raise ModelError(
-            "transformers is not installed", remedy="pip install transformers"
-        ) from error
+        raise missing("transformers", "pip install 'rtp-core[transformers]'") from error
     checkpoint = open_checkpoint(path)
     settings = dict(checkpoint.config)
     config = CONFIG_MAPPING[settings.pop("model_type")](**settings)
     model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     state = _state(checkpoint, dtype)
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    lost = [name for name in missing if name != "lm_head.weight"]
+    absent, unexpected = model.load_state_dict(state, strict=False)
+    lost = [name for name in absent if name != "lm_head.weight"]
     if lost or unexpected:
         raise ModelError(f"transformers lacks {lost}, does not know {list(unexpected)}")
     model.tie_weights()
@@ -78,7 +90,7 @@ def run_rival(
     with torch.inference_mode():
         model.generate(ids, **options)  # pyright: ignore[reportCallIssue]
     later = [after - before for before, after in itertools.pairwise(stamps)]
-    return RivalRun(stamps[0] - began, tuple(later))
+    return RivalRun(stamps[0] - began, tuple(later), time.perf_counter() - began)
 
 
 def _state(checkpoint: Checkpoint, dtype: str) -> dict[str, torch.Tensor]:

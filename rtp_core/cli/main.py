@@ -14,7 +14,7 @@ from rtp_core.errors import RtpError
 COMMANDS = {
     "serve": "HTTP server with the chat page",
     "run": "one answer on standard output, or a chat",
-    "bench": "measure latency or throughput",
+    "bench": "measure latency, throughput, serving, loading",
     "plugins": "installed plugins and what each provides",
     "explain": "effective features, why, and what they cost",
     "doctor": "check the environment, with remedies",

@@ -1,0 +1,91 @@
+"""The one JSON object every benchmark writes: what was measured, of what, where, and how busy."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rtp_core import __version__
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """`model` as it was named; `device` in words, ``remote`` if it is another machine's."""
+
+    model: str
+    device: str
+
+
+class Report:
+    """Collects while a measurement runs; `as_json` may be called at any time."""
+
+    def __init__(self, command: str, subject: Subject, params: Mapping[str, Any]) -> None:
+        self.results: dict[str, Any] = {}
+        self.interrupted = False
+        self._command = command
+        self._subject = subject
+        self._params = dict(params)
+        self._began = time.time()
+        self._load_before = load_average()
+
+    def as_json(self) -> dict[str, Any]:
+        """Schema 1. `results` hold what was measured until now."""
+        return {
+            "schema": SCHEMA,
+            "command": self._command,
+            "version": __version__,
+            "device": self._subject.device,
+            "torch": _version("torch"),
+            "model": self._subject.model,
+            "params": self._params,
+            "results": self.results,
+            "interrupted": self.interrupted,
+            "machine": machine(),
+            "load_average": {"before": self._load_before, "after": load_average()},
+            "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._began)),
+        }
+
+
+def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
+    """Processor, cores and versions of the machine that measures."""
+    return {
+        "cpu": processor_name(cpuinfo),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The model name Linux gives, else the architecture."""
+    try:
+        lines = cpuinfo.read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def load_average() -> float:
+    """Of the last minute: runnable processes, 0 on an idle machine."""
+    return round(os.getloadavg()[0], 2)
+
+
+def cpu_device(num_threads: int) -> str:
+    """The words for a CPU."""
+    return f"cpu, {num_threads} threads, {processor_name()}"
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
