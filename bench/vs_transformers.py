@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from rtp_core.cli.bench import command
+from rtp_core.cli.main import main as rtp
 
 POINTS = ((1, 64, 32), (8, 64, 24), (1, 1024, 24), (16, 256, 12))
 """(batch, prompt tokens, output tokens)."""
@@ -24,7 +24,7 @@ def main() -> int:
         flags = [f"--{name}={value}" for name, value in point.items()]
         file = RESULTS / f"latency-{batch}x{input_len}.json"
         rival = ["--against", "transformers", "--json", str(file)]
-        worst = max(worst, command(["latency", *sys.argv[1:], *flags, *rival]))
+        worst = max(worst, rtp(["bench", "latency", *sys.argv[1:], *flags, *rival]))
     return worst
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rtp_core.bench.bodies import bodies, body_of, text_ask, words_for
-from rtp_core.bench.offline import check_length
+from rtp_core.bench.offline import Load, check_fits, check_length
 from rtp_core.bench.prompts import Ask, random_choices
 from rtp_core.bench.report import Report
 from rtp_core.bench.service_level import serve_results
@@ -30,7 +30,12 @@ class OpenLoop:
 
 
 def serve(where: Where, client: Client, load: OpenLoop, show: Callable[[str], None]) -> Report:
-    """Poisson arrivals at a rate, streamed answers."""
+    """Poisson arrivals at a rate, streamed answers.
+
+    Raises ConfigError, before one's own server is started, when a request does not fit.
+    """
+    if where.url is None and load.asks is None:
+        check_fits(where.config, Load(load.input_len, load.output_len, 1), together=False)
     with open_session(where, show) as session:
         return asyncio.run(_serve(session, client, load))
 
