@@ -33,7 +33,11 @@ lint: $(VENV)/.installed-test
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed-test
-	$(BIN)/python bench/vs_transformers.py
+	$(BIN)/python bench/vs_transformers.py $(MODEL)
+	$(BIN)/rtp bench throughput $(MODEL) --json bench/results/throughput.json
+	$(BIN)/rtp bench serve $(MODEL) --num-prompts 40 --request-rate 2 --goodput ttft:1000 tpot:100 --json bench/results/serve.json
+	$(BIN)/rtp bench load $(MODEL) --json bench/results/load.json
+	$(BIN)/python bench/http_vs_in_process.py $(MODEL) --json bench/results/http.json
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m rtp_core.config.reference > docs/config.md

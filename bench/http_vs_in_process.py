@@ -23,10 +23,10 @@ from pathlib import Path
 import torch
 
 from rtp_core import AsyncLLM, SamplingParams
-from rtp_core.bench.bodies import body_of, inspect
-from rtp_core.bench.own_server import num_threads, own_server
+from rtp_core.bench.bodies import Served, body_of, inspect
+from rtp_core.bench.own_server import own_server
 from rtp_core.bench.prompts import Ask, random_choices
-from rtp_core.bench.report import Report, Subject, cpu_device
+from rtp_core.bench.report import Report, Subject, cpu_device, num_threads
 from rtp_core.bench.traffic import Route, Send, drive
 from rtp_core.cli.options import engine_parser, parse_config
 from rtp_core.engine.assemble import build_engine
@@ -36,7 +36,7 @@ from rtp_core.engine.thread_backend import ThreadBackend
 Prompts = list[tuple[int, ...]]
 
 
-def http_turn(route: Route, served, prompts: Prompts, output_len: int) -> float:
+def http_turn(route: Route, served: Served, prompts: Prompts, output_len: int) -> float:
     bodies = [body_of(served, "completions", Ask(one, None, output_len)) for one in prompts]
     sends = [Send(0.0, output_len, lambda body=body: body) for body in bodies]
     traffic = asyncio.run(drive(route, sends))
@@ -56,7 +56,9 @@ def async_turn(llm: AsyncLLM, prompts: Prompts, output_len: int) -> float:
     return asyncio.run(all_at_once())
 
 
-def measure(turns: dict[str, Callable[[Prompts], float]], batches, repeats: int) -> dict:
+def measure(
+    turns: dict[str, Callable[[Prompts], float]], batches: Callable[[int], Prompts], repeats: int
+) -> dict:
     """Tokens a second by system; `batches` makes fresh prompts for a turn's number."""
     rates: dict[str, list[float]] = {name: [] for name in turns}
     for number in range(repeats + 1):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,16 +16,12 @@ from rtp_core.bench.offline import (
     run_batch,
     throughput_results,
 )
-from rtp_core.bench.prompts import Ask, random_prompts
+from rtp_core.bench.prompts import Ask, random_prompts, token_ids
 from rtp_core.bench.report import Report, Subject, cpu_device
 from rtp_core.bench.rival import Rival, RivalRun, Skipped, against, as_results, open_rival
-from rtp_core.config.environment import cache_dir
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.assemble import build_engine
 from rtp_core.engine.contract import Engine
-from rtp_core.errors import ConfigError
-from rtp_core.loading.demo import resolve_model
-from rtp_core.text.tokenizer import Tokenizer
 
 Batch = list[tuple[int, ...]]
 
@@ -64,7 +59,7 @@ def throughput(
     trial = _Trial(config, load, how, show)
     batches, lengths = trial.random_batch, [load.output_len] * load.num_requests
     if dataset is not None:
-        fixed = _token_ids(dataset, trial.engine)
+        fixed = token_ids(dataset, trial.engine.info.tokenizer_dir)
         batches, lengths = trial.forgetting(fixed), [ask.output_len for ask in dataset]
     report = trial.report("throughput", {"dataset": dataset is not None})
     trial.take_turns(report, batches, lengths)
@@ -88,9 +83,8 @@ class _Trial:
         self._how = how
         self._rivals: dict[str, Rival | Skipped] = {}
         self._theirs: dict[str, list[RivalRun]] = {name: [] for name in how.rivals}
-        path = resolve_model(config.model.path, cache_dir())
         for name in how.rivals:
-            self._rivals[name] = self._open(name, path, show)
+            self._rivals[name] = self._open(name, config.model.path, show)
 
     def report(self, command: str, params: dict[str, Any]) -> Report:
         """An empty report of this trial."""
@@ -146,10 +140,10 @@ class _Trial:
                 if kept:
                     self._theirs[name].append(found)
 
-    def _open(self, name: str, path: Path, show: Callable[[str], None]) -> Rival | Skipped:
+    def _open(self, name: str, model: str, show: Callable[[str], None]) -> Rival | Skipped:
         rival = open_rival(
             name,
-            path,
+            model,
             self.engine.info.dtype,
             torch.get_num_threads(),
             self._load.num_requests,
@@ -157,20 +151,3 @@ class _Trial:
         if isinstance(rival, Skipped):
             show(f"skipped: {rival.reason}")
         return rival
-
-
-def _token_ids(asks: Sequence[Ask], engine: Engine) -> Batch:
-    tokenizer = Tokenizer.load(Path(engine.info.tokenizer_dir))
-    batch: Batch = []
-    for number, ask in enumerate(asks, 1):
-        if ask.prompt is None:
-            raise ConfigError(
-                "--dataset",
-                f"request {number} has messages, which need a server",
-                remedy="give prompt, or use rtp bench serve --endpoint chat",
-            )
-        ids = ask.prompt
-        if isinstance(ids, str):
-            ids = tokenizer.encode(ids, add_special_tokens=True, allow_special=False)
-        batch.append(tuple(ids))
-    return batch

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +15,6 @@ from rtp_core.bench.client import Target
 from rtp_core.config.environment import process_environment, settings_in
 from rtp_core.config.render import to_toml
 from rtp_core.config.schema import EngineConfig
-from rtp_core.engine.cores import usable_cores
 from rtp_core.errors import EngineDeadError
 
 _READY = "rtp: serving "
@@ -60,12 +57,6 @@ def own_server(config: EngineConfig, threads: int | None = None) -> Iterator[Own
             _stop(process)
 
 
-def num_threads(asked: int | None) -> int:
-    """Threads that a server started with `asked` computes with."""
-    given = process_environment().get("OMP_NUM_THREADS", "")
-    return asked or min(int(given) if given.isdigit() else usable_cores(), usable_cores())
-
-
 def _start(file: Path, log: Path, threads: int | None) -> subprocess.Popen[bytes]:
     environment = dict(process_environment())
     for name, _ in settings_in(environment).values():
@@ -103,6 +94,5 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         try:
             process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()

@@ -96,6 +96,26 @@ def _prompt(prompt: Any, number: int) -> str | tuple[int, ...]:
     raise _wrong(number, "prompt is neither text nor a list of token ids")
 
 
+def token_ids(asks: Sequence[Ask], tokenizer_dir: str) -> list[tuple[int, ...]]:
+    """The prompts in tokens. Raises ConfigError for chat messages, which need a server."""
+    from rtp_core.text.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(Path(tokenizer_dir))
+    batch: list[tuple[int, ...]] = []
+    for number, ask in enumerate(asks, 1):
+        if ask.prompt is None:
+            raise ConfigError(
+                "--dataset",
+                f"request {number} has messages, which need a server",
+                remedy="give prompt, or use rtp bench serve --endpoint chat",
+            )
+        ids = ask.prompt
+        if isinstance(ids, str):
+            ids = tokenizer.encode(ids, add_special_tokens=True, allow_special=False)
+        batch.append(tuple(ids))
+    return batch
+
+
 def is_count(value: Any, least: int) -> bool:
     """A JSON integer in a sane range; true is none."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**31

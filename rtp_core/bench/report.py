@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rtp_core import __version__
+from rtp_core.config.environment import process_environment
+from rtp_core.engine.cores import usable_cores
 
 SCHEMA = 1
 
@@ -82,6 +84,12 @@ def load_average() -> float:
 def cpu_device(num_threads: int) -> str:
     """The words for a CPU."""
     return f"cpu, {num_threads} threads, {processor_name()}"
+
+
+def num_threads(asked: int | None) -> int:
+    """Threads that a server started with `asked` computes with."""
+    given = process_environment().get("OMP_NUM_THREADS", "")
+    return asked or min(int(given) if given.isdigit() else usable_cores(), usable_cores())
 
 
 def _version(distribution: str) -> str | None:

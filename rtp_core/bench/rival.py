@@ -10,7 +10,9 @@ from typing import Any, Protocol
 
 from rtp_core.bench.offline import Run
 from rtp_core.bench.summary import spread
+from rtp_core.config.environment import cache_dir
 from rtp_core.errors import ModelError, RtpError
+from rtp_core.loading.demo import resolve_model
 
 NAMES = ("transformers", "llama-cpp-python")
 
@@ -47,10 +49,10 @@ class Skipped:
     reason: str
 
 
-def open_rival(name: str, path: Path, dtype: str, threads: int, batch_size: int) -> Rival | Skipped:
-    """A rival for the model at `path`, or why there is none here."""
+def open_rival(name: str, model: str, dtype: str, threads: int, batch_size: int) -> Rival | Skipped:
+    """A rival for the same `model`, or why there is none here."""
     try:
-        rival = _OPEN[name](path, dtype, threads)
+        rival = _OPEN[name](resolve_model(model, cache_dir()), dtype, threads)
     except RtpError as error:
         return Skipped(str(error))
     reason = rival.refusal(batch_size)

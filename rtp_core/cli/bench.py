@@ -22,8 +22,8 @@ from rtp_core.cli.options import parse_config
 from rtp_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rtp_core.bench.online import Client, Where
     from rtp_core.bench.report import Report
+    from rtp_core.bench.session import Client, Where
     from rtp_core.config.schema import EngineConfig
 
 INTERRUPTED = 130
@@ -111,8 +111,8 @@ def _serve(argv: Sequence[str]) -> int:
         help="seed of arrival times and random prompts, at least 0. Default: 0.",
     )  # fmt: skip
     arguments, config = parse_config(parser, argv)
-    from rtp_core.bench.online import OpenLoop, serve
     from rtp_core.bench.prompts import read_dataset
+    from rtp_core.bench.serving import OpenLoop, serve
 
     asks = None
     if arguments.dataset is not None:
@@ -169,7 +169,7 @@ def _trace(argv: Sequence[str]) -> int:
             parser.parse_args(["--help"])
         parser.error("FILE is required, before MODEL and flags")
     arguments, config = parse_config(parser, argv[1:])
-    from rtp_core.bench.online import Replay, trace
+    from rtp_core.bench.replay import Replay, trace
     from rtp_core.bench.trace import Scale, read_trace
 
     arrivals = read_trace(Path(argv[0]), arguments.limit)
@@ -181,8 +181,8 @@ def _trace(argv: Sequence[str]) -> int:
 
 
 def _parties(arguments: argparse.Namespace, config: EngineConfig) -> tuple[Where, Client]:
-    from rtp_core.bench.online import Client, Where
     from rtp_core.bench.service_level import parse_goals
+    from rtp_core.bench.session import Client, Where
 
     if arguments.url is not None and arguments.model is not None:
         raise ConfigError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,16 +14,24 @@ from rtp_core.bench.offline import Run
 from rtp_core.bench.rival import RivalRun, Skipped, against, open_rival, ratio
 
 
+@pytest.fixture
+def gguf(tmp_path):
+    (tmp_path / "folder").mkdir()
+    file = tmp_path / "model.gguf"
+    file.touch()
+    return file
+
+
 def test_a_ratio_above_one_is_ours_being_faster():
     assert ratio([2.0, 4.0, 9.0], [1.0, 1.0, 3.0]) == {"min": 2.0, "median": 4.0}
     assert ratio([], [1.0]) == {"min": None, "median": None}
 
 
 @pytest.mark.parametrize("name", ["transformers", "llama-cpp-python"])
-def test_a_rival_that_is_not_installed_is_skipped_with_the_command(monkeypatch, name):
+def test_a_rival_that_is_not_installed_is_skipped_with_the_command(monkeypatch, gguf, name):
     monkeypatch.setitem(sys.modules, "transformers", None)
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
-    rival = open_rival(name, Path("model.gguf"), "float32", 1, 1)
+    rival = open_rival(name, str(gguf), "float32", 1, 1)
     assert isinstance(rival, Skipped)
     assert "pip install" in rival.reason
     assert against(rival, [], []) == {"skipped": rival.reason}
@@ -66,8 +73,8 @@ def llama_cpp(monkeypatch):
     return made
 
 
-def test_llama_cpp_decodes_its_own_tokens_and_times_each_step(llama_cpp):
-    rival = open_rival("llama-cpp-python", Path("model.gguf"), "float32", 3, 1)
+def test_llama_cpp_decodes_its_own_tokens_and_times_each_step(llama_cpp, gguf):
+    rival = open_rival("llama-cpp-python", str(gguf), "float32", 3, 1)
     run = rival.run([(5, 6, 7)], 4)
     (model,) = llama_cpp
     assert model.options["n_threads"] == 3
@@ -77,8 +84,10 @@ def test_llama_cpp_decodes_its_own_tokens_and_times_each_step(llama_cpp):
 
 
 @pytest.mark.parametrize(("path", "batch"), [("folder", 1), ("model.gguf", 2)])
-def test_llama_cpp_says_what_it_cannot_run(llama_cpp, path, batch):
-    assert isinstance(open_rival("llama-cpp-python", Path(path), "float32", 1, batch), Skipped)
+def test_llama_cpp_says_what_it_cannot_run(llama_cpp, gguf, tmp_path, path, batch):
+    assert isinstance(
+        open_rival("llama-cpp-python", str(tmp_path / path), "float32", 1, batch), Skipped
+    )
 
 
 def test_the_report_of_a_rival():
