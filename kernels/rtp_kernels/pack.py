@@ -1,22 +1,32 @@
-"""Weights that kept their codes become what the operations of this machine read."""
+"""Weights of linear layers become what the operations of this machine read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
 from rtp_kernels.compiled import PACKAGE, CompiledLinear, operations, share_threads, unavailable
-from rtp_kernels.few_rows import OUTPUTS, FewRowsLinear, crossover, pack, product, usable
-from rtp_kernels.linear_weight import LinearWeight
+from rtp_kernels.few_rows import (
+    OUTPUTS,
+    ROW_COUNTS,
+    FewRowsLinear,
+    crossover,
+    pack,
+    product,
+    usable,
+)
+from rtp_kernels.linear_weight import GROUP, LinearWeight
 
 Packed = torch.Tensor | FewRowsLinear | CompiledLinear
 GATED = "gate_up"
 """Names of weights whose first half gates the second end so."""
 _SAMPLE = 8
+_BORROWED_SAMPLE, _BORROWED_COUNTS = 2, (1, 2, 4)
+"""Weights without codes gain less, and on fewer rows: measuring them takes a start's time."""
 
 
 def why_not() -> str | None:
@@ -25,11 +35,13 @@ def why_not() -> str | None:
 
 
 def pack_for_few_rows(
-    parameters: Mapping[str, torch.Tensor | LinearWeight], dtype: str
+    parameters: Mapping[str, torch.Tensor | LinearWeight], dtype: str, linear: Iterable[str] = ()
 ) -> Mapping[str, Packed]:
     """Pack every weight that kept its codes; row bounds are measured, one a kind of weight.
 
-    Compiled operations are preferred to torch's; float32 keeps the dense form.
+    `linear` names the weights that only linear operations (and the embedding) read: those
+    without codes are read as they are by the compiled operations. These are preferred to
+    torch's; float32 keeps the dense form.
     """
     coded = {name: one for name, one in parameters.items() if isinstance(one, LinearWeight)}
     made: dict[str, Packed] = {
@@ -37,17 +49,32 @@ def pack_for_few_rows(
     }
     if dtype != "bfloat16" or why_not() is not None:
         return made | {name: one.dense for name, one in coded.items()}
-    form = _compiled if unavailable() is None else _torch
-    for group in _alike(coded):
+    compiled = unavailable() is None
+    form = _compiled if compiled else _torch
+    for group in _alike({name: (one.dense, one.codes.bits) for name, one in coded.items()}):
         made.update(form({name: coded[name] for name in group}))
+    if compiled:
+        plain = {name: parameters[name] for name in linear}
+        dense = {name: one for name, one in plain.items() if _can_borrow(one)}
+        for group in _alike({name: (one, 16) for name, one in dense.items()}):
+            made.update(_borrowed({name: dense[name] for name in group}))
     return made
 
 
-def _alike(coded: Mapping[str, LinearWeight]) -> list[list[str]]:
+def _can_borrow(weight: torch.Tensor | LinearWeight) -> TypeGuard[torch.Tensor]:
+    return (
+        isinstance(weight, torch.Tensor)
+        and weight.dtype == torch.bfloat16
+        and weight.is_contiguous()
+        and weight.shape[1] % GROUP == 0
+    )
+
+
+def _alike(weights: Mapping[str, tuple[torch.Tensor, int]]) -> list[list[str]]:
+    """Names of dense forms and bits, grouped by what decides how fast they are."""
     kinds: dict[tuple[torch.Size, int, bool], list[str]] = {}
-    for name, one in coded.items():
-        kind = (one.dense.shape, one.codes.bits, name.endswith(GATED))
-        kinds.setdefault(kind, []).append(name)
+    for name, (dense, bits) in weights.items():
+        kinds.setdefault((dense.shape, bits, name.endswith(GATED)), []).append(name)
     return list(kinds.values())
 
 
@@ -63,17 +90,29 @@ def _torch(weights: Mapping[str, LinearWeight]) -> Mapping[str, torch.Tensor | F
 
 
 def _compiled(weights: Mapping[str, LinearWeight]) -> dict[str, CompiledLinear]:
+    library = import_module(f"{PACKAGE}.weights")
+    packed = {name: library.pack(one.codes, _parts(name)) for name, one in weights.items()}
+    dense = {name: one.dense for name, one in weights.items()}
+    return _bounded(dense, packed, _SAMPLE, ROW_COUNTS)
+
+
+def _borrowed(weights: Mapping[str, torch.Tensor]) -> dict[str, CompiledLinear]:
+    library = import_module(f"{PACKAGE}.weights")
+    packed = {name: library.borrow(one, _parts(name)) for name, one in weights.items()}
+    return _bounded(weights, packed, _BORROWED_SAMPLE, _BORROWED_COUNTS)
+
+
+def _bounded(
+    dense: Mapping[str, torch.Tensor], packed: Mapping[str, Any], sample: int, counts: Sequence[int]
+) -> dict[str, CompiledLinear]:
     share_threads()
-    packed = {name: _panels(name, one) for name, one in weights.items()}
-    dense = [one.dense for one in weights.values()]
     calls = [partial(_multiply, one) for one in packed.values()]
-    most = crossover(calls[:_SAMPLE], dense[:_SAMPLE])
-    return {name: CompiledLinear(one.dense, packed[name], most) for name, one in weights.items()}
+    most = crossover(calls[:sample], list(dense.values())[:sample], counts)
+    return {name: CompiledLinear(one, packed[name], most) for name, one in dense.items()}
 
 
-def _panels(name: str, weight: LinearWeight) -> Any:
-    parts = 2 if name.endswith(GATED) else 1
-    return import_module(f"{PACKAGE}.weights").pack(weight.codes, parts)
+def _parts(name: str) -> int:
+    return 2 if name.endswith(GATED) else 1
 
 
 def _multiply(packed: Any, x: torch.Tensor) -> torch.Tensor:

@@ -158,7 +158,8 @@ def _load(
         stats.bytes_read,
         stats.seconds,
     )
-    return pack_for_few_rows(parameters, prepared.spec.dtype), stats
+    linear = (one.name for one in plan.parameters if one.linear)
+    return pack_for_few_rows(parameters, prepared.spec.dtype, linear), stats
 
 
 def _cache(prepared: Prepared, memory: KVMemory) -> KVCache:
