@@ -85,14 +85,17 @@ def usable() -> str | None:
 
 
 def crossover(
-    coded: Sequence[Callable[[torch.Tensor], torch.Tensor]], dense: Sequence[torch.Tensor]
+    coded: Sequence[Callable[[torch.Tensor], torch.Tensor]],
+    dense: Sequence[torch.Tensor],
+    counts: Sequence[int] = ROW_COUNTS,
 ) -> int:
-    """Most rows for which products by codes are measured to be faster; 0 if for none.
+    """Most rows, of `counts`, for which products by codes are measured to be faster; 0 if for
+    none.
 
     Takes several weights of one shape in turn, so that caches do not hold them all.
     """
     best = 0
-    for rows in ROW_COUNTS:
+    for rows in counts:
         x = dense[0].new_ones(rows, dense[0].shape[1])
         few = _seconds([partial(product, x) for product in coded])
         if few >= _seconds([partial(functional.linear, x, weight) for weight in dense]):

@@ -76,6 +76,28 @@ def test_packing_a_model_keeps_plain_parameters_and_measures_bounds(compiled, mo
     assert len({one.max_rows for name, one in made.items() if name != "norm"}) == 1
 
 
+@pytest.mark.skipif(unavailable() is not None, reason=f"{unavailable()}")
+def test_weights_without_codes_are_read_as_they_are(monkeypatch):
+    """For as many rows as it is faster; odd widths and what others read stay dense."""
+    monkeypatch.setattr(packing, "crossover", lambda coded, dense, counts: 4)
+    parameters = {
+        "l.down": weight().bfloat16(),
+        "l.gate_up": weight(seed=1).bfloat16(),
+        "l.narrow": weight(96, 40).bfloat16(),
+        "router": weight(seed=2).bfloat16(),
+        "coded": LinearWeight(weight(seed=3).bfloat16(), quantize(weight(seed=3), 4)),
+    }
+    linear = ["l.down", "l.gate_up", "l.narrow", "coded"]
+    made = pack_for_few_rows(parameters, "bfloat16", linear)
+    for name in ("l.narrow", "router"):
+        assert made[name] is parameters[name]
+    assert (made["coded"].packed.bits, made["l.gate_up"].packed.parts) == (4, 2)
+    down = made["l.down"]
+    assert down.dense is parameters["l.down"]
+    assert down.packed.panels.data_ptr() == down.dense.data_ptr()
+    assert pack_for_few_rows(parameters, "float32", linear)["l.down"] is down.dense
+
+
 @needs_operators
 @pytest.mark.parametrize("bits", [4, 8])
 def test_a_vocabulary_that_cannot_be_packed_stays_dense(bits, monkeypatch):

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <new>
 #include <vector>
 
 #include "pool.h"
@@ -153,6 +154,11 @@ bool use_prefill(const char* name) {
 
 bool attend_long_rows(const AttentionCall& call, const PrefillKernel& kernel) {
   Wave wave{&call, &kernel, {}, 1, 1};
+  try {
+    wave.heads.reserve(static_cast<size_t>(call.plan->num_rows) * call.shape->kv_heads);
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
   size_t bytes = 0;
   for (int row = 0; row < call.plan->num_rows; row++) {
     if (!is_long(call.plan->rows[row])) continue;

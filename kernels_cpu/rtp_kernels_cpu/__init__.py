@@ -1,8 +1,8 @@
-"""Compiled CPU operations for decoding: quantized linear layers and attention over pages.
+"""Compiled CPU operations: linear layers for few rows, attention over pages, norms and gates.
 
 `available()` says whether they can be used here; callers fall back to `rtp_kernels` if not.
-`linear` and `attention` hold the operations, `weights` the weight format, `reference` the same
-in plain torch.
+`linear`, `attention` and `rows` hold the operations, `weights` the weight format, modules named
+`*_reference` the same in plain torch.
 """
 
 from __future__ import annotations

@@ -4,6 +4,11 @@
 are taken in splits of 256 aligned at key 0, which threads share; softmax and sums are float32.
 A query has the same bits whatever rows share the step, however many of its sequence's tokens
 are new, on every number of threads and every instruction set.
+
+Rows with more than 16 new tokens (trees excepted) are taken in matrix products where the
+processor has a prefill kernel: scores and sums are float32, weights are rounded to bfloat16.
+Their queries have the same bits in any such chunk, any company and on every number of threads,
+but other last bits than in chunks of fewer tokens, with another kernel, or without one.
 """
 
 from __future__ import annotations
@@ -15,11 +20,13 @@ import torch
 
 from rtp_kernels.paged_attention.plan import Geometry
 from rtp_kernels_cpu.attention_plan import PagedPlan
-from rtp_kernels_cpu.library import AttentionShape, library
+from rtp_kernels_cpu.library import AttentionShape, library, unlocked
 
 Planes = tuple[torch.Tensor, torch.Tensor]
 Norms = tuple[torch.Tensor, torch.Tensor, float] | None
 _ROTATE, _ATTEND = 1, 2
+_MOST_TOKENS_LOCKED = 256
+"""Attention of more new tokens, over long contexts, keeps other threads from running too long."""
 
 
 class _Call(NamedTuple):
@@ -115,7 +122,8 @@ class PagedAttention:
                 _check("norm", norm, (geometry.head_dim,), dtype)
         if lse is not None:
             _check("lse", lse, (plan.num_tokens, geometry.num_heads), torch.float32)
-        failed = library().rtp_attention(
+        held = plan.num_tokens <= _MOST_TOKENS_LOCKED
+        failed = (library() if held else unlocked()).rtp_attention(
             ctypes.addressof(self._shape(geometry)),
             plan.address,
             _address(qkv),

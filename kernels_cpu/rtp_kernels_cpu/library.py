@@ -1,7 +1,8 @@
 """The compiled library through ctypes: no Python or torch headers, so one build serves all.
 
 Functions are called with the interpreter lock held. Calls take microseconds to a few
-milliseconds; giving the lock away could cost 5 ms each to get it back from a busy thread.
+milliseconds; giving the lock away could cost 5 ms each to get it back from a busy thread. Only
+those that may take longer are called without it, through `unlocked`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 from importlib.resources import as_file, files
+from importlib.resources.abc import Traversable
 
 VERSION = 3
 """Of the C interface; `rtp_version` in native/library.cpp."""
@@ -102,20 +104,36 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
 @cache
 def library() -> ctypes.PyDLL:
     """The loaded library. Raises OSError if it is missing, broken or of another version."""
-    resource = files("rtp_kernels_cpu").joinpath("native.so")
-    if not resource.is_file():
-        raise OSError("the compiled library is missing: reinstall rtp-kernels-cpu")
-    with as_file(resource) as path:
+    with as_file(_resource()) as path:
         loaded = ctypes.PyDLL(str(path))
     if (found := loaded.rtp_version()) != VERSION:
         raise OSError(
             f"the compiled library has interface {found}, this package {VERSION}: "
             "reinstall rtp-kernels-cpu"
         )
+    _describe(loaded)
+    return loaded
+
+
+@cache
+def unlocked() -> ctypes.CDLL:
+    """The same library, to be called without the interpreter lock."""
+    loaded = ctypes.CDLL(library()._name)
+    _describe(loaded)
+    return loaded
+
+
+def _resource() -> Traversable:
+    resource = files("rtp_kernels_cpu").joinpath("native.so")
+    if not resource.is_file():
+        raise OSError("the compiled library is missing: reinstall rtp-kernels-cpu")
+    return resource
+
+
+def _describe(loaded: ctypes.CDLL) -> None:
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(loaded, name)
         function.restype, function.argtypes = result, arguments
-    return loaded
 
 
 def set_threads(threads: int) -> None:

@@ -166,7 +166,8 @@ def _load(
     )
     watch.lap("weights", stats.bytes_read, stats.strategy)
     bounds = MeasuredBounds(cache_dir() / "tuning")
-    packed = pack_for_few_rows(parameters, prepared.spec.dtype, bounds)
+    linear = (one.name for one in plan.parameters if one.linear)
+    packed = pack_for_few_rows(parameters, prepared.spec.dtype, linear, bounds)
     bounds.save()
     watch.lap("packing")
     return packed, stats
