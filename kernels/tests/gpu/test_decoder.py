@@ -34,7 +34,7 @@ def form_of(operation, rows, outputs, inputs):
 
 def on_triton(operation):
     """float32, so that the interpreter multiplies exactly."""
-    if operation not in _TRITON or operation not in {*LINEAR, "embed", "settle"}:
+    if operation not in _TRITON or operation not in {*LINEAR, "embed", "settle", "soft_cap"}:
         return resolve(operation, "anything", "float32")
     module = import_module(f"rtp_kernels.{operation}.triton")
     return module.bind("float32", form_of) if operation in LINEAR else module.bind("float32")
