@@ -89,6 +89,7 @@ _TRITON: tuple[str, ...] = (
     "norm_gate_up_gelu",
     "linear_norm_residual",
     "head",
+    "soft_cap",
     "settle",
 )
 """Operations with a Triton form, for half precision; float32 takes the reference."""

@@ -84,6 +84,9 @@ def test_kernels_around_the_products_compile_for_hopper():
     gated = {"WIDTH": 12288, "BLOCK": 2048, "ACTIVATION": "gelu_tanh", "PDL": True}
     pointers = {"both": "*bf16", "out": "*bf16"}
     cases.append(Case("rtp_kernels.gpu.gated", "gated_product_kernel", pointers, gated))
+    logits = {"x": "*fp32", "out": "*fp32", "cap": "fp32", "elements": "i32:16"}
+    blocks = {"BLOCK": 4096, "PDL": True}
+    cases.append(Case("rtp_kernels.soft_cap.triton", "soft_cap_kernel", logits, blocks))
     for compiled in compile_all(cases):
         assert (compiled.stack, compiled.scalar_loads, compiled.dependency_waits) == (0, 0, 1)
         assert compiled.vector_loads > 0

@@ -278,6 +278,18 @@ class TestStream:
         assert (got.float() - expected).norm() <= 3e-3 * expected.norm()
 
 
+@pytest.mark.parametrize("cap", [0.5, 30.0])
+@pytest.mark.parametrize("shape", [(3, 2000), (1, 1), (0, 7)])
+def test_soft_cap_is_exact_for_small_and_large(shape, cap):
+    soft_cap = import_module("rtp_kernels.soft_cap.triton").bind("bfloat16")
+    scale = 10 ** torch.linspace(-8, 4, shape[1])
+    x = random(*shape, dtype=torch.float32) * scale
+    kept, got = x.clone(), soft_cap(x, cap)
+    expected = cap * torch.tanh(x.double() / cap)
+    torch.testing.assert_close(got.double(), expected, atol=0, rtol=2e-6)
+    assert torch.equal(x, kept)
+
+
 @pytest.mark.parametrize("ids", [[3, 0, 3], [9], []])
 @pytest.mark.parametrize("kind", [torch.int64, torch.int32])
 @pytest.mark.parametrize("hidden", [64, 36])
