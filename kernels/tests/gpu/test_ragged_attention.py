@@ -59,11 +59,12 @@ def run(step, *, block=16, tile=16, max_new=None):
     return got
 
 
-MIXED = ([20, 63, 0, 1, 90, 16, 33], [20, 1, 3, 1, 5, 16, 17])
+MIXED = ([20, 0, 1, 70, 33], [20, 3, 1, 5, 17])
 
 
-@pytest.mark.parametrize("window", [None, 1, 24, 1000])
-@pytest.mark.parametrize("group", [1, 3, 4])
+@pytest.mark.parametrize(
+    ("group", "window"), [(1, None), (3, None), (4, None), (1, 1), (3, 24), (4, 24), (4, 1000)]
+)
 def test_mixed_rows(group, window):
     geometry = geometry_of(group, window=window)
     run(make_step(geometry, *MIXED, gap=8))
@@ -73,10 +74,14 @@ HEADS = [(64, 0), (80, 80), (80, 32), (96, 96), (96, 72), (128, 64), (256, 256)]
 
 
 @pytest.mark.parametrize(("dim", "rotary"), HEADS)
-@pytest.mark.parametrize("norm", [None, torch.float32])
-def test_head_sizes_and_partial_rotations(dim, rotary, norm):
+def test_head_sizes_and_partial_rotations(dim, rotary):
     geometry = geometry_of(dim=dim)
-    run(make_step(geometry, [37, 4], [7, 1], rotary_dim=rotary, norm=norm))
+    run(make_step(geometry, [37, 4], [7, 1], rotary_dim=rotary))
+
+
+@pytest.mark.parametrize("rotary", [64, 20])
+def test_without_norms(rotary):
+    run(make_step(geometry_of(), [37, 4], [7, 1], rotary_dim=rotary, norm=None))
 
 
 @pytest.mark.parametrize(("group", "kv_heads"), [(1, 9), (5, 3), (16, 1), (24, 1)])
@@ -98,7 +103,7 @@ def test_rows_that_do_not_write_leave_their_pages_alone():
 
 def test_half_precision():
     geometry = geometry_of(4, 128, 2)
-    step = make_step(geometry, [70, 20], [40, 20], dtype=torch.float16, norm=torch.float16)
+    step = make_step(geometry, [70, 20], [20, 20], dtype=torch.float16, norm=torch.float16)
     run(step, block=64, tile=32)
 
 
@@ -109,9 +114,9 @@ def find(starts, found, rows, GROUP: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(found + 2 * tl.program_id(0) + 1, block)
 
 
-@pytest.mark.parametrize("rows", [1, 128, 129])
+@pytest.mark.parametrize("rows", [1, 129])
 def test_a_program_finds_its_row_among_any_number(rows):
-    new = [(n * 7) % 4 for n in range(rows)]
+    new = [(n * 7) % 3 for n in range(rows)]
     starts = torch.tensor([0, *new]).cumsum(0).int()
     wanted = [[row, block] for row, n in enumerate(new) for block in range(-(-n * 3 // 4))]
     found = torch.full((len(wanted) + 2, 2), -1, dtype=torch.int32)
@@ -137,7 +142,7 @@ def test_nothing_new_is_no_launch():
     assert ragged(step.qkv, step.planes, step.tables, geometry, 0).shape == (0, 128)
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=5, deadline=None, derandomize=True)
 @given(st.data())
 def test_any_rows(data):
     row = st.tuples(st.integers(0, 40), st.integers(1, 20))
