@@ -16,12 +16,14 @@ from triton import cdiv, next_power_of_2
 
 from rtp_kernels.sampling.drafts import accept, expand
 from rtp_kernels.sampling.ranking import rank
+from rtp_kernels.sampling.search import search
 from rtp_kernels.sampling.slots import SamplerSlots
 from rtp_kernels.sampling.stages import bound, finish, gather, survey
 from rtp_kernels.sampling.tables import count_drawn
 
 ROOM = 4096  # tokens listed a row; a row with more is searched
 SMALL = 512
+SEARCH_TILE = 4096
 MAX_LOGPROBS = 20
 # Quotients and sums are rounded as the definition rounds them, never fused.
 _EXACT = {"enable_fp_fusion": False}
@@ -216,12 +218,19 @@ def _draw(
     )  # fmt: skip
     if truncated:
         _list(inputs, shape, slots, tiles, count, wanted=0)
+    commits = rows.commits and rows.any_processed
     finish[(count,)](
-        *inputs, tiles.best, tiles.best_id, tiles.raw_best, tiles.mass, tiles.floors, tiles.found,
-        tiles.kept, tiles.kept_id, token_ids, usable, tiles.number, vocab, **shape,
-        TILES=tiles.padded, TRUNCATED=truncated, COMMITS=rows.commits and rows.any_processed,
-        SMALL=SMALL, ROOM=ROOM, num_warps=8 if truncated else 4, **_EXACT,
+        rows.slot, rows.position, slots.records, slots.counts, slots.counts_stride, tiles.best,
+        tiles.best_id, tiles.raw_best, tiles.mass, tiles.found, tiles.kept, tiles.kept_id,
+        token_ids, usable, tiles.number, TILES=tiles.padded, TRUNCATED=truncated,
+        COMMITS=commits, SMALL=SMALL, ROOM=ROOM, num_warps=8 if truncated else 4, **_EXACT,
     )  # fmt: skip
+    if truncated:
+        search[(count,)](
+            *inputs, tiles.best, tiles.mass, tiles.floors, token_ids, tiles.number, vocab,
+            **{**shape, "TILE": SEARCH_TILE}, TILES=tiles.padded, COMMITS=commits, num_warps=16,
+            **_EXACT,
+        )  # fmt: skip
 
 
 def _logprobs(
