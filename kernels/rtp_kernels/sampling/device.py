@@ -23,7 +23,8 @@ from rtp_kernels.sampling.tables import count_drawn
 
 ROOM = 4096  # tokens listed a row; a row with more is searched
 SMALL = 512
-SEARCH_TILE = 4096
+# Tokens a program of `search` holds: more of them when registers hold no counts.
+SEARCH_TILE = {True: 4096, False: 8192}
 MAX_LOGPROBS = 20
 # Quotients and sums are rounded as the definition rounds them, never fused.
 _EXACT = {"enable_fp_fusion": False}
@@ -91,7 +92,8 @@ class _Tiles:
         self.number = cdiv(vocab_size, self.size)
         self.padded = next_power_of_2(self.number)
         self.each = self.size // self.group
-        reals = torch.empty(3 + self.each, rows, self.number, device=device)
+        cells = cdiv(rows * self.number, 4) * 4  # each part begins at a multiple of 16 bytes
+        reals = torch.empty(3 + self.each, cells, device=device)
         self.best, self.raw_best, self.mass = reals[:3].unbind(0)
         self.group_best = reals[3:]
         self.best_id = torch.empty(rows, self.number, dtype=torch.int32, device=device)
@@ -146,17 +148,19 @@ def verify(
     """
     sequences, number = drafts.shape
     total = sequences * (1 + number)
-    spread = torch.empty(2, total, dtype=torch.int32, device=logits.device)
+    row_slots, row_positions = torch.empty(
+        2, cdiv(total, 4) * 4, dtype=torch.int32, device=logits.device
+    )[:, :total]
     history = torch.empty(total, number, dtype=torch.int32, device=logits.device)
     tree = parents is not None
     above = drafts if parents is None else parents
     if total:
         expand[(total,)](
-            rows.slot, rows.position, drafts, above, spread[0], spread[1], history,
+            rows.slot, rows.position, drafts, above, row_slots, row_positions, history,
             DRAFTS=number, TREE=tree, num_warps=1,
         )  # fmt: skip
     flat = DrawRows(
-        spread[0], spread[1], rows.any_random, rows.any_processed, rows.any_truncated,
+        row_slots, row_positions, rows.any_random, rows.any_processed, rows.any_truncated,
         commits=False, history=history,
     )  # fmt: skip
     drawn = draw(logits, slots, flat, logprobs)
@@ -219,6 +223,7 @@ def _draw(
     if truncated:
         _list(inputs, shape, slots, tiles, count, wanted=0)
     commits = rows.commits and rows.any_processed
+    larger = {**shape, "TILE": SEARCH_TILE[rows.any_processed]}
     finish[(count,)](
         rows.slot, rows.position, slots.records, slots.counts, slots.counts_stride, tiles.best,
         tiles.best_id, tiles.raw_best, tiles.mass, tiles.found, tiles.kept, tiles.kept_id,
@@ -228,7 +233,7 @@ def _draw(
     if truncated:
         search[(count,)](
             *inputs, tiles.best, tiles.mass, tiles.floors, token_ids, tiles.number, vocab,
-            **{**shape, "TILE": SEARCH_TILE}, TILES=tiles.padded, COMMITS=commits, num_warps=16,
+            **larger, TILES=tiles.padded, COMMITS=commits, num_warps=16,
             **_EXACT,
         )  # fmt: skip
 

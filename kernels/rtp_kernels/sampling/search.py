@@ -27,7 +27,7 @@ from rtp_kernels.sampling.fields import (
 from rtp_kernels.sampling.stages import REACH, count_token, total_mass
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slots", "positions", "history"])
 def search(logits, row_stride, slots, positions, records, counts, counts_stride, history,
            special_ids, special_bias, best, mass, floors, token_ids, tiles, VOCAB,
            TILE: tl.constexpr, TILES: tl.constexpr, CAPACITY: tl.constexpr,

@@ -44,7 +44,7 @@ def truncates(records, slot):
     return cut & (values.real(records, slot, TEMPERATURE) > 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slots", "positions", "history"])
 def survey(logits, row_stride, slots, positions, records, counts, counts_stride, history,
            special_ids, special_bias, best, best_id, raw_best, mass, group_best, VOCAB,
            TILE: tl.constexpr, GROUP: tl.constexpr, CAPACITY: tl.constexpr,
@@ -109,7 +109,7 @@ def total_mass(best, mass, row, tiles, TILES: tl.constexpr):
     return peak, tl.sum(masses.to(tl.float64) * scale.to(tl.float64))
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slots"])
 def bound(slots, records, best, mass, group_best, floors, found, tiles,
           TILES: tl.constexpr, GROUPS: tl.constexpr, EACH: tl.constexpr,
           WANTED: tl.constexpr):  # fmt: skip
@@ -152,7 +152,7 @@ def bound(slots, records, best, mass, group_best, floors, found, tiles,
         tl.store(floors + row, floor)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slots", "positions", "history"])
 def gather(logits, row_stride, slots, positions, records, counts, counts_stride, history,
            special_ids, special_bias, best, floors, found, kept, kept_id, VOCAB,
            TILE: tl.constexpr, CAPACITY: tl.constexpr, HISTORY: tl.constexpr,
@@ -240,7 +240,7 @@ def count_token(slot, token, records, counts, counts_stride):
         tl.store(at, ((held & ~MOST_COUNTED) | times).to(tl.int16))
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slots", "positions"])
 def finish(slots, positions, records, counts, counts_stride, best, best_id, raw_best, mass, found,
            kept, kept_id, token_ids, usable, tiles, TILES: tl.constexpr, TRUNCATED: tl.constexpr,
            COMMITS: tl.constexpr, SMALL: tl.constexpr, ROOM: tl.constexpr):  # fmt: skip
