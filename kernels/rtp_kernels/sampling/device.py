@@ -23,6 +23,8 @@ from rtp_kernels.sampling.tables import count_drawn
 
 ROOM = 4096  # tokens listed a row; a row with more is searched
 SMALL = 512
+FEW_ROWS = 16  # from here on a program of `gather` looks at SPAN tiles
+SPAN = 4
 # Tokens a program of `search` holds: more of them when registers hold no counts.
 SEARCH_TILE = {True: 4096, False: 8192}
 MAX_LOGPROBS = 20
@@ -228,7 +230,8 @@ def _draw(
         rows.slot, rows.position, slots.records, slots.counts, slots.counts_stride, tiles.best,
         tiles.best_id, tiles.raw_best, tiles.mass, tiles.found, tiles.kept, tiles.kept_id,
         token_ids, usable, tiles.number, TILES=tiles.padded, TRUNCATED=truncated,
-        COMMITS=commits, SMALL=SMALL, ROOM=ROOM, num_warps=8 if truncated else 4, **_EXACT,
+        COMMITS=commits, SMALL=SMALL, ROOM=ROOM, num_warps=8 if truncated else 4, maxnreg=128,
+        **_EXACT,
     )  # fmt: skip
     if truncated:
         search[(count,)](
@@ -282,9 +285,11 @@ def _list(
         GROUPS=next_power_of_2(tiles.number * tiles.each), EACH=tiles.each, WANTED=wanted,
         num_warps=8,
     )  # fmt: skip
-    gather[(tiles.number, count)](
-        *inputs, tiles.best, tiles.floors, tiles.found, tiles.kept, tiles.kept_id,
-        slots.vocab_size, **shape, RAW=wanted > 0, ROOM=ROOM, **_EXACT,
+    span = 1 if count < FEW_ROWS else SPAN
+    gather[(cdiv(tiles.number, span), count)](
+        *inputs, tiles.best, tiles.floors, tiles.found, tiles.kept, tiles.kept_id, tiles.number,
+        slots.vocab_size, **shape, SPAN=span, RAW=wanted > 0, ROOM=ROOM, num_warps=8,
+        **_EXACT,
     )  # fmt: skip
 
 

@@ -57,12 +57,12 @@ def survey(logits, row_stride, slots, positions, records, counts, counts_stride,
     GROUPS: tl.constexpr = TILE // GROUP
     tile = tl.program_id(0)
     row = tl.program_id(1)
+    first = tile * TILE
+    ids = first + tl.arange(0, TILE)
+    x = values.raw_tile(logits, row, row_stride, ids, VOCAB)
     slot = tl.load(slots + row)
     if slot >= 0:
         at = row * tl.num_programs(0) + tile
-        first = tile * TILE
-        ids = first + tl.arange(0, TILE)
-        x = values.raw_tile(logits, row, row_stride, ids, VOCAB)
         broken = tl.max((x != x).to(tl.int32)) > 0
         tl.store(raw_best + at, tl.where(broken, float("nan"), tl.max(x)))
         position = tl.load(positions + row)
@@ -113,9 +113,10 @@ def total_mass(best, mass, row, tiles, TILES: tl.constexpr):
 def bound(slots, records, best, mass, group_best, floors, found, tiles,
           TILES: tl.constexpr, GROUPS: tl.constexpr, EACH: tl.constexpr,
           WANTED: tl.constexpr):  # fmt: skip
-    """Grid (rows,). floors float32 [rows]: no token below may be drawn. found = 0.
+    """Grid (rows,). floors float32 [rows]: no token below may be drawn; inf where no list is due.
 
-    WANTED > 0 asks for that many of the largest logits instead; EACH groups a tile.
+    found becomes 0. WANTED > 0 asks for that many of the largest logits instead. A tile has EACH
+    groups.
     """
     row = tl.program_id(0)
     slot = tl.load(slots + row)
@@ -124,7 +125,9 @@ def bound(slots, records, best, mass, group_best, floors, found, tiles,
     if WANTED == 0:
         if cut:
             cut = truncates(records, slot)
-    if cut:
+    if not cut:
+        tl.store(floors + row, float("inf"))
+    else:
         groups = tiles * EACH
         each = tl.arange(0, GROUPS)
         tops = tl.load(group_best + row * groups + each, mask=each < groups, other=-float("inf"))
@@ -154,36 +157,36 @@ def bound(slots, records, best, mass, group_best, floors, found, tiles,
 
 @triton.jit(do_not_specialize_on_alignment=["slots", "positions", "history"])
 def gather(logits, row_stride, slots, positions, records, counts, counts_stride, history,
-           special_ids, special_bias, best, floors, found, kept, kept_id, VOCAB,
-           TILE: tl.constexpr, CAPACITY: tl.constexpr, HISTORY: tl.constexpr,
-           PROCESSED: tl.constexpr, RAW: tl.constexpr, ROOM: tl.constexpr):  # fmt: skip
-    """Grid (tiles, rows). Lists values and ids from the floor up in any order, the first ROOM.
-
-    found int32 [rows] counts them all.
+           special_ids, special_bias, best, floors, found, kept, kept_id, tiles, VOCAB,
+           TILE: tl.constexpr, SPAN: tl.constexpr, CAPACITY: tl.constexpr,
+           HISTORY: tl.constexpr, PROCESSED: tl.constexpr, RAW: tl.constexpr,
+           ROOM: tl.constexpr):  # fmt: skip
+    """Grid (tiles / SPAN, rows). Lists values and ids from the floor up in any order, the first
+    ROOM of them; found int32 [rows] counts them all. Most programs find nothing and leave.
     """
-    tile = tl.program_id(0)
+    start = tl.program_id(0) * SPAN
     row = tl.program_id(1)
-    slot = tl.load(slots + row)
-    cut = slot >= 0
-    if not RAW:
-        if cut:
-            cut = truncates(records, slot)
-    if cut:
-        floor = tl.load(floors + row)
-        if tl.load(best + row * tl.num_programs(0) + tile) >= floor:
-            first = tile * TILE
-            x = values.drawn_tile(
-                logits, row_stride, first, row, slot, tl.load(positions + row), records, counts,
-                counts_stride, history, special_ids, special_bias, VOCAB, TILE, CAPACITY,
-                HISTORY, PROCESSED, RAW,
-            )  # fmt: skip
-            hit = (x >= floor) & (x > -float("inf"))
-            ones = hit.to(tl.int32)
-            start = tl.atomic_add(found + row, tl.sum(ones), sem="relaxed")
-            place = start + tl.cumsum(ones) - ones
-            at = row * ROOM + place
-            tl.store(kept + at, x, mask=hit & (place < ROOM))
-            tl.store(kept_id + at, first + tl.arange(0, TILE), mask=hit & (place < ROOM))
+    floor = tl.load(floors + row)
+    own = start + tl.arange(0, SPAN)
+    tops = tl.load(best + row * tiles + own, mask=own < tiles, other=-float("inf"))
+    if (tl.max(tops) >= floor) & (floor < float("inf")):
+        slot = tl.load(slots + row)
+        position = tl.load(positions + row)
+        for tile in range(start, tl.minimum(start + SPAN, tiles)):
+            if tl.load(best + row * tiles + tile) >= floor:
+                first = tile * TILE
+                x = values.drawn_tile(
+                    logits, row_stride, first, row, slot, position, records, counts,
+                    counts_stride, history, special_ids, special_bias, VOCAB, TILE, CAPACITY,
+                    HISTORY, PROCESSED, RAW,
+                )  # fmt: skip
+                hit = (x >= floor) & (x > -float("inf"))
+                ones = hit.to(tl.int32)
+                place = tl.atomic_add(found + row, tl.sum(ones), sem="relaxed")
+                place += tl.cumsum(ones) - ones
+                at = row * ROOM + place
+                tl.store(kept + at, x, mask=hit & (place < ROOM))
+                tl.store(kept_id + at, first + tl.arange(0, TILE), mask=hit & (place < ROOM))
 
 
 @triton.jit
