@@ -217,6 +217,7 @@ def check_verify(vocab: int) -> dict:
 def graph_time(call: Callable[[int], object], calls: int = 20) -> float:
     """Microseconds a call, from a graph of `calls` of them; median of 7 replays."""
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for index in range(3):
             call(index)

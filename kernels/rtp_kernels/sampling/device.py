@@ -16,12 +16,17 @@ from triton import cdiv, next_power_of_2
 
 from rtp_kernels.sampling.drafts import accept, expand
 from rtp_kernels.sampling.ranking import rank
+from rtp_kernels.sampling.search import search
 from rtp_kernels.sampling.slots import SamplerSlots
 from rtp_kernels.sampling.stages import bound, finish, gather, survey
 from rtp_kernels.sampling.tables import count_drawn
 
 ROOM = 4096  # tokens listed a row; a row with more is searched
 SMALL = 512
+FEW_ROWS = 16  # from here on a program of `gather` looks at SPAN tiles
+SPAN = 4
+# Tokens a program of `search` holds: more of them when registers hold no counts.
+SEARCH_TILE = {True: 4096, False: 8192}
 MAX_LOGPROBS = 20
 # Quotients and sums are rounded as the definition rounds them, never fused.
 _EXACT = {"enable_fp_fusion": False}
@@ -89,7 +94,8 @@ class _Tiles:
         self.number = cdiv(vocab_size, self.size)
         self.padded = next_power_of_2(self.number)
         self.each = self.size // self.group
-        reals = torch.empty(3 + self.each, rows, self.number, device=device)
+        cells = cdiv(rows * self.number, 4) * 4  # each part begins at a multiple of 16 bytes
+        reals = torch.empty(3 + self.each, cells, device=device)
         self.best, self.raw_best, self.mass = reals[:3].unbind(0)
         self.group_best = reals[3:]
         self.best_id = torch.empty(rows, self.number, dtype=torch.int32, device=device)
@@ -144,17 +150,19 @@ def verify(
     """
     sequences, number = drafts.shape
     total = sequences * (1 + number)
-    spread = torch.empty(2, total, dtype=torch.int32, device=logits.device)
+    row_slots, row_positions = torch.empty(
+        2, cdiv(total, 4) * 4, dtype=torch.int32, device=logits.device
+    )[:, :total]
     history = torch.empty(total, number, dtype=torch.int32, device=logits.device)
     tree = parents is not None
     above = drafts if parents is None else parents
     if total:
         expand[(total,)](
-            rows.slot, rows.position, drafts, above, spread[0], spread[1], history,
+            rows.slot, rows.position, drafts, above, row_slots, row_positions, history,
             DRAFTS=number, TREE=tree, num_warps=1,
         )  # fmt: skip
     flat = DrawRows(
-        spread[0], spread[1], rows.any_random, rows.any_processed, rows.any_truncated,
+        row_slots, row_positions, rows.any_random, rows.any_processed, rows.any_truncated,
         commits=False, history=history,
     )  # fmt: skip
     drawn = draw(logits, slots, flat, logprobs)
@@ -216,12 +224,21 @@ def _draw(
     )  # fmt: skip
     if truncated:
         _list(inputs, shape, slots, tiles, count, wanted=0)
+    commits = rows.commits and rows.any_processed
+    larger = {**shape, "TILE": SEARCH_TILE[rows.any_processed]}
     finish[(count,)](
-        *inputs, tiles.best, tiles.best_id, tiles.raw_best, tiles.mass, tiles.floors, tiles.found,
-        tiles.kept, tiles.kept_id, token_ids, usable, tiles.number, vocab, **shape,
-        TILES=tiles.padded, TRUNCATED=truncated, COMMITS=rows.commits and rows.any_processed,
-        SMALL=SMALL, ROOM=ROOM, num_warps=8 if truncated else 4, **_EXACT,
+        rows.slot, rows.position, slots.records, slots.counts, slots.counts_stride, tiles.best,
+        tiles.best_id, tiles.raw_best, tiles.mass, tiles.found, tiles.kept, tiles.kept_id,
+        token_ids, usable, tiles.number, TILES=tiles.padded, TRUNCATED=truncated,
+        COMMITS=commits, SMALL=SMALL, ROOM=ROOM, num_warps=8 if truncated else 4, maxnreg=128,
+        **_EXACT,
     )  # fmt: skip
+    if truncated:
+        search[(count,)](
+            *inputs, tiles.best, tiles.mass, tiles.floors, token_ids, tiles.number, vocab,
+            **larger, TILES=tiles.padded, COMMITS=commits, num_warps=16,
+            **_EXACT,
+        )  # fmt: skip
 
 
 def _logprobs(
@@ -268,9 +285,11 @@ def _list(
         GROUPS=next_power_of_2(tiles.number * tiles.each), EACH=tiles.each, WANTED=wanted,
         num_warps=8,
     )  # fmt: skip
-    gather[(tiles.number, count)](
-        *inputs, tiles.best, tiles.floors, tiles.found, tiles.kept, tiles.kept_id,
-        slots.vocab_size, **shape, RAW=wanted > 0, ROOM=ROOM, **_EXACT,
+    span = 1 if count < FEW_ROWS else SPAN
+    gather[(cdiv(tiles.number, span), count)](
+        *inputs, tiles.best, tiles.floors, tiles.found, tiles.kept, tiles.kept_id, tiles.number,
+        slots.vocab_size, **shape, SPAN=span, RAW=wanted > 0, ROOM=ROOM, num_warps=8,
+        **_EXACT,
     )  # fmt: skip
 
 

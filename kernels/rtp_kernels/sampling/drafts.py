@@ -11,6 +11,10 @@ from triton import language as tl
 
 from rtp_kernels.sampling.fields import NO_TOKEN
 
+# Read and written a word at a time: where they begin need not make another specialisation.
+_VIEWS = ["slots", "positions", "drafts", "parents"]
+_PATHS = ["token_ids", "row_usable", "emitted", "number", "usable", "rows"]
+
 
 @triton.jit
 def parent_of(parents, at, node, alive, TREE: tl.constexpr):
@@ -21,7 +25,7 @@ def parent_of(parents, at, node, alive, TREE: tl.constexpr):
     return tl.where(alive, before, -1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=_VIEWS)
 def expand(slots, positions, drafts, parents, row_slots, row_positions, history,
            DRAFTS: tl.constexpr, TREE: tl.constexpr):  # fmt: skip
     """Grid (rows,). Slot, position and earlier drafts int32 [rows, DRAFTS] (-1 none) of each row.
@@ -43,7 +47,7 @@ def expand(slots, positions, drafts, parents, row_slots, row_positions, history,
     tl.store(row_positions + row, tl.load(positions + sequence) + depth)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=[*_VIEWS, *_PATHS])
 def accept(slots, drafts, parents, token_ids, row_usable, emitted, number, usable, rows,
            DRAFTS: tl.constexpr, BLOCK: tl.constexpr, TREE: tl.constexpr):  # fmt: skip
     """Grid (sequences,). The path of drafts that equal the tokens drawn before them.

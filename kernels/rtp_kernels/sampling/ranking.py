@@ -36,7 +36,7 @@ def next_in_row(logits, row_stride, row, value, token, VOCAB, TILE: tl.constexpr
     return top, top_id
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slots"])
 def rank(logits, row_stride, slots, best, mass, found, kept, kept_id, token_ids, chosen, top_ids,
          top_values, tiles, VOCAB, TILE: tl.constexpr, TILES: tl.constexpr, ROOM: tl.constexpr,
          WANTED: tl.constexpr):  # fmt: skip

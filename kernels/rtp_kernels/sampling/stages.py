@@ -1,15 +1,14 @@
-"""A batch of draws in two kernels, or four where tokens are cut off: no row is ever sorted.
+"""A batch of draws in two kernels, or five where tokens are cut off: no row is ever sorted.
 
 `survey` reads every logit once, a tile a program, and leaves of each tile what the rest needs: the
 best token (noise included where nothing is cut off), the mass, and the maxima of groups of tokens.
 `bound` finds, from these maxima alone, a value that no token worth keeping lies below: of 50 groups
 with maxima of at least v, 50 tokens are at least v. `gather` lists the tokens from there up, a few
 in most rows. `finish` truncates that list exactly, adds noise, and counts the token it draws.
-A row whose list overflows (flat, with a wide nucleus) is drawn by looking at it again and again:
-the noisy best token is the answer if truncation keeps it; if not, it keeps none after it either.
+A row whose list overflows (flat, with a wide nucleus) is left to `search`.
 """
 
-# ruff: noqa: ANN001, ANN201, PLR0913, PLR0915, PLR0917, PLR0124, SIM102 - device code
+# ruff: noqa: ANN001, ANN201, PLR0913, PLR0917, PLR0124, SIM102 - device code
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportIndexIssue=false, reportOperatorIssue=false
 
@@ -45,7 +44,7 @@ def truncates(records, slot):
     return cut & (values.real(records, slot, TEMPERATURE) > 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slots", "positions", "history"])
 def survey(logits, row_stride, slots, positions, records, counts, counts_stride, history,
            special_ids, special_bias, best, best_id, raw_best, mass, group_best, VOCAB,
            TILE: tl.constexpr, GROUP: tl.constexpr, CAPACITY: tl.constexpr,
@@ -58,12 +57,12 @@ def survey(logits, row_stride, slots, positions, records, counts, counts_stride,
     GROUPS: tl.constexpr = TILE // GROUP
     tile = tl.program_id(0)
     row = tl.program_id(1)
+    first = tile * TILE
+    ids = first + tl.arange(0, TILE)
+    x = values.raw_tile(logits, row, row_stride, ids, VOCAB)
     slot = tl.load(slots + row)
     if slot >= 0:
         at = row * tl.num_programs(0) + tile
-        first = tile * TILE
-        ids = first + tl.arange(0, TILE)
-        x = values.raw_tile(logits, row, row_stride, ids, VOCAB)
         broken = tl.max((x != x).to(tl.int32)) > 0
         tl.store(raw_best + at, tl.where(broken, float("nan"), tl.max(x)))
         position = tl.load(positions + row)
@@ -110,13 +109,14 @@ def total_mass(best, mass, row, tiles, TILES: tl.constexpr):
     return peak, tl.sum(masses.to(tl.float64) * scale.to(tl.float64))
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slots"])
 def bound(slots, records, best, mass, group_best, floors, found, tiles,
           TILES: tl.constexpr, GROUPS: tl.constexpr, EACH: tl.constexpr,
           WANTED: tl.constexpr):  # fmt: skip
-    """Grid (rows,). floors float32 [rows]: no token below may be drawn. found = 0.
+    """Grid (rows,). floors float32 [rows]: no token below may be drawn; inf where no list is due.
 
-    WANTED > 0 asks for that many of the largest logits instead; EACH groups a tile.
+    found becomes 0. WANTED > 0 asks for that many of the largest logits instead. A tile has EACH
+    groups.
     """
     row = tl.program_id(0)
     slot = tl.load(slots + row)
@@ -125,7 +125,9 @@ def bound(slots, records, best, mass, group_best, floors, found, tiles,
     if WANTED == 0:
         if cut:
             cut = truncates(records, slot)
-    if cut:
+    if not cut:
+        tl.store(floors + row, float("inf"))
+    else:
         groups = tiles * EACH
         each = tl.arange(0, GROUPS)
         tops = tl.load(group_best + row * groups + each, mask=each < groups, other=-float("inf"))
@@ -153,38 +155,38 @@ def bound(slots, records, best, mass, group_best, floors, found, tiles,
         tl.store(floors + row, floor)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slots", "positions", "history"])
 def gather(logits, row_stride, slots, positions, records, counts, counts_stride, history,
-           special_ids, special_bias, best, floors, found, kept, kept_id, VOCAB,
-           TILE: tl.constexpr, CAPACITY: tl.constexpr, HISTORY: tl.constexpr,
-           PROCESSED: tl.constexpr, RAW: tl.constexpr, ROOM: tl.constexpr):  # fmt: skip
-    """Grid (tiles, rows). Lists values and ids from the floor up in any order, the first ROOM.
-
-    found int32 [rows] counts them all.
+           special_ids, special_bias, best, floors, found, kept, kept_id, tiles, VOCAB,
+           TILE: tl.constexpr, SPAN: tl.constexpr, CAPACITY: tl.constexpr,
+           HISTORY: tl.constexpr, PROCESSED: tl.constexpr, RAW: tl.constexpr,
+           ROOM: tl.constexpr):  # fmt: skip
+    """Grid (tiles / SPAN, rows). Lists values and ids from the floor up in any order, the first
+    ROOM of them; found int32 [rows] counts them all. Most programs find nothing and leave.
     """
-    tile = tl.program_id(0)
+    start = tl.program_id(0) * SPAN
     row = tl.program_id(1)
-    slot = tl.load(slots + row)
-    cut = slot >= 0
-    if not RAW:
-        if cut:
-            cut = truncates(records, slot)
-    if cut:
-        floor = tl.load(floors + row)
-        if tl.load(best + row * tl.num_programs(0) + tile) >= floor:
-            first = tile * TILE
-            x = values.drawn_tile(
-                logits, row_stride, first, row, slot, tl.load(positions + row), records, counts,
-                counts_stride, history, special_ids, special_bias, VOCAB, TILE, CAPACITY,
-                HISTORY, PROCESSED, RAW,
-            )  # fmt: skip
-            hit = (x >= floor) & (x > -float("inf"))
-            ones = hit.to(tl.int32)
-            start = tl.atomic_add(found + row, tl.sum(ones), sem="relaxed")
-            place = start + tl.cumsum(ones) - ones
-            at = row * ROOM + place
-            tl.store(kept + at, x, mask=hit & (place < ROOM))
-            tl.store(kept_id + at, first + tl.arange(0, TILE), mask=hit & (place < ROOM))
+    floor = tl.load(floors + row)
+    own = start + tl.arange(0, SPAN)
+    tops = tl.load(best + row * tiles + own, mask=own < tiles, other=-float("inf"))
+    if (tl.max(tops) >= floor) & (floor < float("inf")):
+        slot = tl.load(slots + row)
+        position = tl.load(positions + row)
+        for tile in range(start, tl.minimum(start + SPAN, tiles)):
+            if tl.load(best + row * tiles + tile) >= floor:
+                first = tile * TILE
+                x = values.drawn_tile(
+                    logits, row_stride, first, row, slot, position, records, counts,
+                    counts_stride, history, special_ids, special_bias, VOCAB, TILE, CAPACITY,
+                    HISTORY, PROCESSED, RAW,
+                )  # fmt: skip
+                hit = (x >= floor) & (x > -float("inf"))
+                ones = hit.to(tl.int32)
+                place = tl.atomic_add(found + row, tl.sum(ones), sem="relaxed")
+                place += tl.cumsum(ones) - ones
+                at = row * ROOM + place
+                tl.store(kept + at, x, mask=hit & (place < ROOM))
+                tl.store(kept_id + at, first + tl.arange(0, TILE), mask=hit & (place < ROOM))
 
 
 @triton.jit
@@ -232,90 +234,6 @@ def pick(kept, kept_id, row, slot, position, records, count, peak, total, SIZE: 
 
 
 @triton.jit
-def search(logits, row_stride, row, slot, position, records, counts, counts_stride, history,
-           special_ids, special_bias, floor, peak, total, VOCAB, TILE: tl.constexpr,
-           CAPACITY: tl.constexpr, HISTORY: tl.constexpr, PROCESSED: tl.constexpr):  # fmt: skip
-    """The token of a row whose list overflowed, by rejection.
-
-    The noisy best of all tokens is the draw if truncation keeps it. If not, truncation keeps no
-    token after it in descending order, so only those before it remain; one token always does.
-    """
-    top_k = values.word(records, slot, TOP_K)
-    top_p = values.real(records, slot, TOP_P)
-    if (top_k > 0) & (top_p < 1.0):
-        edge = tl.full([], 0, tl.uint32)
-        step = tl.full([], 0x80000000, tl.uint32)
-        for _ in range(32):
-            trial = edge | step
-            count = 0
-            weight = tl.full([], 0.0, tl.float64)
-            for first in range(0, VOCAB, TILE):
-                x = values.drawn_tile(
-                    logits, row_stride, first, row, slot, position, records, counts,
-                    counts_stride, history, special_ids, special_bias, VOCAB, TILE, CAPACITY,
-                    HISTORY, PROCESSED, False,
-                )  # fmt: skip
-                above = (x > -float("inf")) & (edges.ordered(x) >= trial)
-                count += tl.sum(above.to(tl.int32))
-                weight += tl.sum(tl.where(above, tl.exp(x - peak), 0.0)).to(tl.float64)
-            if count >= top_k:
-                edge = trial
-                total = weight
-            step = step >> 1
-    # What is out of the noise's reach still counts in the sums, but is never drawn.
-    floor = tl.maximum(floor, peak + tl.maximum(values.real(records, slot, LOG_MIN_P), -REACH))
-    token = tl.full([], NO_TOKEN, tl.int32)
-    edge_value = tl.full([], -float("inf"), tl.float32)
-    edge_id = tl.full([], 0, tl.int32)
-    searching = True
-    while searching:
-        noisy = tl.full([], -float("inf"), tl.float32)
-        value = tl.full([], -float("inf"), tl.float32)
-        token = tl.full([], NO_TOKEN, tl.int32)
-        for first in range(0, VOCAB, TILE):
-            ids = first + tl.arange(0, TILE)
-            x = values.drawn_tile(
-                logits, row_stride, first, row, slot, position, records, counts, counts_stride,
-                history, special_ids, special_bias, VOCAB, TILE, CAPACITY, HISTORY, PROCESSED,
-                False,
-            )  # fmt: skip
-            left = (x > edge_value) | ((x == edge_value) & (ids < edge_id))
-            left &= x >= floor
-            y = x + noise.of_tile(
-                first,
-                values.unsigned(records, slot, SEED_LOW),
-                values.unsigned(records, slot, SEED_HIGH),
-                values.unsigned(records, slot, CHOICE),
-                position.to(tl.uint32),
-                TILE,
-            )
-            y = tl.where(left, y, -float("inf"))
-            top, place = tl.max(y, 0, return_indices=True, return_indices_tie_break_left=True)
-            if top > noisy:
-                noisy = top
-                token = first + place
-                value = tl.max(tl.where(ids == token, x, -float("inf")))
-        above = 0
-        before = tl.full([], 0.0, tl.float64)
-        for first in range(0, VOCAB, TILE):
-            ids = first + tl.arange(0, TILE)
-            x = values.drawn_tile(
-                logits, row_stride, first, row, slot, position, records, counts, counts_stride,
-                history, special_ids, special_bias, VOCAB, TILE, CAPACITY, HISTORY, PROCESSED,
-                False,
-            )  # fmt: skip
-            above += tl.sum((x > value).to(tl.int32))
-            earlier = (x > value) | ((x == value) & (ids < token))
-            before += tl.sum(tl.where(earlier, tl.exp(x - peak), 0.0)).to(tl.float64)
-        inside = (top_k == 0) | (above < top_k)
-        inside &= (top_p >= 1.0) | (before < top_p.to(tl.float64) * total)
-        searching = (inside == 0) & (token != NO_TOKEN)
-        edge_value = value
-        edge_id = token
-    return token
-
-
-@triton.jit
 def count_token(slot, token, records, counts, counts_stride):
     """One more of `token` in the slot's counts, if the slot has any."""
     if values.word(records, slot, PENALISED) != 0:
@@ -325,14 +243,14 @@ def count_token(slot, token, records, counts, counts_stride):
         tl.store(at, ((held & ~MOST_COUNTED) | times).to(tl.int16))
 
 
-@triton.jit
-def finish(logits, row_stride, slots, positions, records, counts, counts_stride, history,
-           special_ids, special_bias, best, best_id, raw_best, mass, floors, found, kept, kept_id,
-           token_ids, usable, tiles, VOCAB, TILE: tl.constexpr, TILES: tl.constexpr,
-           CAPACITY: tl.constexpr, HISTORY: tl.constexpr, PROCESSED: tl.constexpr,
-           TRUNCATED: tl.constexpr, COMMITS: tl.constexpr, SMALL: tl.constexpr,
-           ROOM: tl.constexpr):  # fmt: skip
-    """Grid (rows,). The token of each row, and its count (COMMITS). A row without a slot gets 0."""
+@triton.jit(do_not_specialize_on_alignment=["slots", "positions"])
+def finish(slots, positions, records, counts, counts_stride, best, best_id, raw_best, mass, found,
+           kept, kept_id, token_ids, usable, tiles, TILES: tl.constexpr, TRUNCATED: tl.constexpr,
+           COMMITS: tl.constexpr, SMALL: tl.constexpr, ROOM: tl.constexpr):  # fmt: skip
+    """Grid (rows,). The token of each row, and its count (COMMITS).
+
+    A row without a slot gets 0; one whose list overflowed -1, for `search` to replace.
+    """
     row = tl.program_id(0)
     slot = tl.load(slots + row)
     token = tl.full([], 0, tl.int32)
@@ -356,6 +274,7 @@ def finish(logits, row_stride, slots, positions, records, counts, counts_stride,
                     position = tl.load(positions + row)
                     top, total = total_mass(best, mass, row, tiles, TILES)
                     count = tl.load(found + row)
+                    token = tl.full([], -1, tl.int32)
                     if count <= SMALL:
                         token = pick(
                             kept, kept_id, row, slot, position, records, count, top, total,
@@ -366,16 +285,10 @@ def finish(logits, row_stride, slots, positions, records, counts, counts_stride,
                             kept, kept_id, row, slot, position, records, count, top, total,
                             ROOM, ROOM,
                         )  # fmt: skip
-                    else:
-                        token = search(
-                            logits, row_stride, row, slot, position, records, counts,
-                            counts_stride, history, special_ids, special_bias,
-                            tl.load(floors + row), top, total, VOCAB, TILE, CAPACITY, HISTORY,
-                            PROCESSED,
-                        )  # fmt: skip
             else:
                 token = tl.load(best_id + row * tiles + place)
             if COMMITS:
-                count_token(slot, token, records, counts, counts_stride)
+                if token >= 0:
+                    count_token(slot, token, records, counts, counts_stride)
     tl.store(token_ids + row, token)
     tl.store(usable + row, good.to(tl.int8))

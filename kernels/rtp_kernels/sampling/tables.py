@@ -49,7 +49,7 @@ def install(transfer, records, counts, counts_stride, special_ids, special_bias,
             tl.store(table + token, held.to(tl.int16), mask=j < number)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slots", "token_ids"])
 def count_drawn(slots, token_ids, records, counts, counts_stride, LENGTH: tl.constexpr):
     """Grid (sequences,), one warp. Counts token_ids int32 [sequences, LENGTH]; -1 is none."""
     sequence = tl.program_id(0)

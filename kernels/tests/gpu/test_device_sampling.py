@@ -102,8 +102,9 @@ def fields(entry):
     return {name: getattr(entry, name) for name in SlotEntry.__dataclass_fields__}
 
 
-@pytest.mark.parametrize("vocab", [1, 2, 3, 5, 1023, 1024, 1025, 3000])
-def test_vocabularies_of_odd_sizes(vocab):
+@pytest.mark.parametrize("vocab", [1, 2, 3, 5, 1023, 1024, 1025, 5500])
+def test_vocabularies_of_odd_sizes(vocab, monkeypatch):
+    monkeypatch.setattr(device, "FEW_ROWS", 1 + vocab % 3 * 100)
     batch = [
         SlotEntry(0),
         SlotEntry(1, seed=3, temperature=1.0),
@@ -291,8 +292,8 @@ def test_slots_that_cannot_be_are_named(asked, words):
 
 
 def test_frequencies_follow_the_truncated_softmax():
-    """Chi-square over one batch of 400 draws; another temperature fails the same bound."""
-    count, law = 400, torch.tensor([2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -2.0])
+    """Chi-square over one batch of 250 draws; another temperature fails the same bound."""
+    count, law = 250, torch.tensor([2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -2.0])
     slots = SamplerSlots(1, 8, "cpu")
     slots.put([SlotEntry(0, seed=11, temperature=1.0)])
     rows = rows_of([0] * count, list(range(count)), any_truncated=False, any_processed=False)
