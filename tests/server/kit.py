@@ -84,6 +84,10 @@ class ScriptBackend:
         self.resets = 0
         self.start_error = None
         self.start_gate = None
+        self.begun = False
+
+    def begin(self):
+        self.begun = True
 
     async def start(self):
         if self.start_gate is not None:

@@ -20,7 +20,7 @@ from kit import LiveServer, ScriptBackend, settings, wait_for
 
 from rtp_core.errors import ConfigError, ModelError
 from rtp_core.server import listener as listening
-from rtp_core.server import serve as serving
+from rtp_core.server import start as starting
 
 HERE = Path(__file__).parent
 CHAT = "/v1/chat/completions"
@@ -162,11 +162,11 @@ def test_the_port_answers_503_while_the_model_loads(model_dir):
 
 
 def test_a_port_in_use_is_named(monkeypatch):
-    monkeypatch.setattr(serving, "ProcessBackend", lambda config: pytest.fail("must not load"))
+    monkeypatch.setattr(starting, "ProcessBackend", lambda config: pytest.fail("must not load"))
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(ConfigError, match=f"server.port: cannot listen .* port {port}.*--port"):
-            serving.serve(settings(port=port))
+            starting.serve(settings(port=port))
 
 
 def test_a_host_that_is_no_address_is_named():
@@ -178,9 +178,10 @@ def test_what_keeps_the_model_from_loading_ends_the_server(model_dir, monkeypatc
     backend = ScriptBackend(model_dir)
     backend.state = "loading"
     backend.start_error = ModelError("config.json is damaged", remedy="download it again")
-    monkeypatch.setattr(serving, "ProcessBackend", lambda config: backend)
+    monkeypatch.setattr(starting, "ProcessBackend", lambda config: backend)
     with pytest.raises(ModelError, match=r"config\.json is damaged"):
-        serving.serve(settings(port=0))
+        starting.serve(settings(port=0))
+    assert backend.begun  # before the web framework is imported
     assert backend.state == "draining"
     assert "serving" not in capsys.readouterr().out
 
