@@ -41,6 +41,7 @@ from rtp_core.api.model import (
     ModelFamily,
     ModelSpec,
     ParallelContext,
+    QueueingModel,
     RopeSpec,
     Scoring,
 )
@@ -149,6 +150,7 @@ __all__ = [
     "Placement",
     "PlanRow",
     "QueuedRequest",
+    "QueueingModel",
     "Request",
     "RequestTiming",
     "Role",

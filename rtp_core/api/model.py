@@ -228,6 +228,16 @@ class CheckedModel(Protocol):
         ...
 
 
+@runtime_checkable
+class QueueingModel(Protocol):
+    """A model that may only queue work: `CausalModel`s may be this too."""
+
+    @property
+    def queues(self) -> bool:
+        """True when forward and logits neither wait for the device nor read from it."""
+        ...
+
+
 class ModelFamily(Protocol):
     """An architecture: reads its Hugging Face configuration, declares and binds weights."""
 

@@ -31,7 +31,7 @@ _ONLY = {
         "use 1: a model runs on one device",
     ),
 }
-_FORMATS = ("auto", "safetensors", "gguf")
+_FORMATS = ("auto", "safetensors", "gguf", "dummy")
 _GGUF_NAMES = ("demo", "smollm2-135m")
 """Names of models that are obtained as GGUF."""
 
@@ -98,17 +98,15 @@ def _add_special(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--gpu-memory-utilization",
         metavar="SHARE",
-        help="share of free memory for the KV cache, above 0 and up to 1; sets kv.memory",
+        help="share of memory, above 0 and up to 1; sets kv.memory",
     )
     for flag, (values, summary, _) in _ONLY.items():
         group.add_argument(flag, metavar="|".join(values), help=summary)
     group.add_argument(
         "--load-format",
         metavar="|".join(_FORMATS),
-        help="form of the checkpoint; must agree with MODEL, which decides it",
-    )
-    group.add_argument(
-        "--enforce-eager", action="store_true", help="accepted: a CPU always runs eagerly"
+        help="form of the checkpoint; must agree with MODEL, which decides it; dummy needs "
+        "config.json only and makes random weights, for measurements",
     )
     group.add_argument("--disable-ui", action="store_true", help="do not serve the page at /")
     group.add_argument(
@@ -148,6 +146,8 @@ def _from_flags(namespace: argparse.Namespace) -> Iterator[Given]:
     if namespace.gpu_memory_utilization is not None:
         share = _share(namespace.gpu_memory_utilization)
         yield Given(("kv", "memory"), share, "--gpu-memory-utilization")
+    if namespace.load_format == "dummy":
+        yield Given(("loading", "loader"), "dummy", "--load-format")
     if namespace.disable_ui:
         yield Given(("server", "ui"), False, "--disable-ui")
     for assignment in namespace.set:
@@ -205,7 +205,7 @@ def _refuse(namespace: argparse.Namespace) -> None:
 
 def _check_format(namespace: argparse.Namespace, path: str) -> None:
     given = namespace.load_format
-    if given is None or given == "auto":
+    if given in (None, "auto", "dummy"):
         return
     if given not in _FORMATS:
         raise ConfigError(

@@ -37,6 +37,18 @@ class ModelConfig(Section):
             flag="--dtype",
         ),
     )
+    device: str = field(
+        default="auto",
+        metadata=rule(
+            "Device the model runs on; auto is a CUDA GPU if there is one.",
+            choices=("auto", "cpu", "cuda"),
+            flag="--device",
+        ),
+    )
+    enforce_eager: bool = field(
+        default=False,
+        metadata=rule("Capture no CUDA graphs; a CPU always runs eagerly.", flag="--enforce-eager"),
+    )
     cpu_weights: str = field(
         default="auto",
         metadata=rule(
@@ -151,12 +163,21 @@ class SchedulingConfig(Section):
         default="fcfs",
         metadata=rule("Scheduling policy by offer name.", flag="--scheduling-policy"),
     )
-    max_num_seqs: int = field(
-        default=64, metadata=rule("Most sequences in one step.", low=1, flag="--max-num-seqs")
+    max_num_seqs: int | None = field(
+        default=None,
+        metadata=rule(
+            "Most sequences in one step; unset is 64 on a CPU, 256 on a GPU.",
+            low=1,
+            flag="--max-num-seqs",
+        ),
     )
-    max_num_batched_tokens: int = field(
-        default=1024,
-        metadata=rule("Most tokens computed in one step.", low=1, flag="--max-num-batched-tokens"),
+    max_num_batched_tokens: int | None = field(
+        default=None,
+        metadata=rule(
+            "Most tokens computed in one step; unset is 1024 on a CPU, 8192 on a GPU.",
+            low=1,
+            flag="--max-num-batched-tokens",
+        ),
     )
 
 
@@ -169,14 +190,18 @@ class KVConfig(Section):
     block_size: int | None = field(
         default=None,
         metadata=rule(
-            "Tokens a block; unset is 16 on a CPU.", low=1, high=1024, flag="--block-size"
+            "Tokens a block; unset is 16 on a CPU, 32 on a GPU.",
+            low=1,
+            high=1024,
+            flag="--block-size",
         ),
     )
     memory: float = field(
         default=0.0,
         metadata=rule(
-            "Memory of the cache: up to 1 a share of what is free, above 1 bytes, "
-            "0 what one request of full length needs and at least 512 MiB.",
+            "Memory of the cache: above 1 bytes; up to 1 a share of what is free, on a GPU the "
+            "share of its memory that weights, work space and cache take together; 0 what one "
+            "request of full length needs and at least 512 MiB, on a GPU a share of 0.9.",
             low=0,
         ),
     )

@@ -14,7 +14,6 @@ import torch
 from rtp_core.api import (
     AttentionBackend,
     BuildContext,
-    CheckedModel,
     KVMemory,
     LoadStats,
     ParallelContext,
@@ -32,16 +31,15 @@ from rtp_core.engine.cpu_weights import can_keep_codes
 from rtp_core.engine.explain import explain_prepared
 from rtp_core.engine.model_facts import sampling_defaults, stop_token_ids
 from rtp_core.engine.prepare import Prepared, prepare
+from rtp_core.engine.runners import open_runner
 from rtp_core.engine.services import Stopwatch
 from rtp_core.engine.tuning import MeasuredBounds
 from rtp_core.errors import PluginError
-from rtp_core.execution.model_runner import ModelRunner
 from rtp_core.kv.block_hash import BlockHasher, load_or_create_secret
 from rtp_core.kv.cache import CacheSettings, KVCache
 from rtp_core.loading.codes import round_to_codes
 from rtp_core.loading.load import load_weights
 from rtp_core.plugins.host import PluginHost
-from rtp_core.sampling.sampler import Sampler
 from rtp_core.scheduling.scheduler import Scheduler
 from rtp_core.speculation.controller import SpeculationController
 from rtp_core.text.gguf_tokenizer import WRITER_VERSION, write_tokenizer
@@ -74,21 +72,16 @@ def build_engine(config: EngineConfig, progress: Progress | None = None) -> Engi
         spec, parameters, ParallelContext(), resolver(context.device, spec.dtype)
     )
     watch.lap("model-build")
-    memory = prepared.store.open(
-        spec.kv_groups, prepared.budget.num_blocks, limits.block_size, context.device
-    )
-    bound = backend.bind(spec, memory, limits.block_size)
-    if isinstance(model, CheckedModel):
-        model.check(bound, limits.block_size)
+    eos = frozenset(info.eos_token_ids)
+    runner, memory = open_runner(prepared, model, backend, eos)
     cache = _cache(prepared, memory)
     watch.lap("kv-pool")
-    eos = frozenset(info.eos_token_ids)
     plugin_errors: Counter[str] = Counter()
     return EngineCore(
         EngineParts(
             info=replace(info, start=watch.timeline),
             scheduler=Scheduler(policy, cache, limits, context.clock, eos),
-            runner=ModelRunner(model, bound, memory, Sampler(spec.vocab_size, eos), context.device),
+            runner=runner,
             speculation=SpeculationController(
                 speculators,
                 limits.max_draft_tokens,
@@ -165,6 +158,8 @@ def _load(
         stats.seconds,
     )
     watch.lap("weights", stats.bytes_read, stats.strategy)
+    if prepared.context.device != "cpu":
+        return parameters, stats
     bounds = MeasuredBounds(cache_dir() / "tuning")
     linear = (one.name for one in plan.parameters if one.linear)
     packed = pack_for_few_rows(parameters, prepared.spec.dtype, linear, bounds)

@@ -17,6 +17,8 @@ from rtp_core.kv.cache import blocks_in_sight
 _DEFAULT_BYTES = 512 * 2**20
 _LARGEST_SHARE = 0.5
 _FEWEST = 2
+DEVICE_SHARE = 0.9
+"""Of a GPU's memory, for weights, work space and cache together, if kv.memory is unset."""
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -65,6 +67,48 @@ def plan_cache(
             f"{_mib(free_bytes)} of memory are available",
             remedy=f"lower --max-model-len (now {limits.max_model_len}) or kv.memory",
         )
+    return _budget(wanted, reason, demands, limits)
+
+
+class DeviceMemory(NamedTuple):
+    """Bytes of a GPU: all, those that weights and other users take, and those a step works in."""
+
+    total: int
+    taken: int
+    workspace: int
+
+
+def plan_device_cache(
+    config: EngineConfig,
+    groups: Sequence[KVGroup],
+    store: KVStore,
+    limits: EngineLimits,
+    memory: DeviceMemory,
+) -> CacheBudget:
+    """Blocks for the cache out of a GPU's memory. Raises CapacityError, as `plan_cache`."""
+    setting = config.kv.memory
+    demands = [_demand(group, groups, store, limits) for group in groups]
+    longest_bytes = sum(one.longest * one.block_bytes for one in demands)
+    share = DEVICE_SHARE if setting == 0.0 else min(setting, 1.0)
+    room = int(memory.total * share) - memory.taken - memory.workspace
+    wanted, reason = room, f"{share:g} of the GPU's {_mib(memory.total)}"
+    if setting > 1.0:
+        wanted, reason = int(setting), "kv.memory, bytes"
+    if wanted > room or wanted < longest_bytes:
+        raise CapacityError(
+            f"of the GPU's {_mib(memory.total)}, a share of {share:g}, weights take "
+            f"{_mib(memory.taken)} and steps {_mib(memory.workspace)}; the KV cache wants "
+            f"{_mib(max(wanted, longest_bytes))} and {_mib(max(room, 0))} are left",
+            remedy=f"lower --max-model-len (now {limits.max_model_len}) or "
+            f"--max-num-batched-tokens (now {limits.max_num_batched_tokens}), raise "
+            "--gpu-memory-utilization, or serve a smaller model",
+        )
+    return _budget(wanted, reason, demands, limits)
+
+
+def _budget(
+    wanted: int, reason: str, demands: Sequence[_Demand], limits: EngineLimits
+) -> CacheBudget:
     num_blocks = _share(wanted, demands)
     if min(num_blocks) < _FEWEST:
         sizes = " + ".join(str(one.block_bytes) for one in demands)

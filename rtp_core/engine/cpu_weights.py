@@ -24,11 +24,15 @@ class WeightForm:
     bits: int | None = None
 
 
-def weight_form(setting: str, dtype: str, plan: WeightPlan) -> WeightForm:
+def weight_form(setting: str, dtype: str, plan: WeightPlan, device: str = "cpu") -> WeightForm:
     """What `model.cpu_weights` means for this checkpoint; reads no weights.
+
+    On another device weights are dense.
 
     Raises ConfigError when codes are asked for beside float32, or of a model that reads none.
     """
+    if device != "cpu":
+        return WeightForm(dtype, f"the device {device} reads dense weights")
     if setting in ("int4", "int8"):
         if dtype != "bfloat16":
             raise ConfigError(

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from rtp_core.api import EngineLimits
 from rtp_core.config.schema import EngineConfig
 from rtp_core.errors import ConfigError, ModelError
 from rtp_core.loading.checkpoint import Checkpoint
 
-CPU_BLOCK_SIZE = 16
+
+class DeviceDefaults(NamedTuple):
+    """Settings that are unset, by device."""
+
+    block_size: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+
+
+DEFAULTS = {"cpu": DeviceDefaults(16, 64, 1024), "cuda": DeviceDefaults(32, 256, 8192)}
 
 
 def architecture_name(checkpoint: Checkpoint) -> str:
@@ -55,14 +64,16 @@ def context_length(config: EngineConfig, longest: int) -> int:
     return wanted
 
 
-def engine_limits(config: EngineConfig, max_model_len: int) -> EngineLimits:
+def engine_limits(config: EngineConfig, max_model_len: int, device: str) -> EngineLimits:
     """Bounds from settings, for texts of at most `max_model_len` tokens."""
+    unset, scheduling = DEFAULTS[device], config.scheduling
+    max_tokens = scheduling.max_num_batched_tokens or unset.max_num_batched_tokens
     return EngineLimits(
         max_model_len=max_model_len,
         # More running sequences than tokens in a step would only wait for one another.
-        max_num_seqs=min(config.scheduling.max_num_seqs, config.scheduling.max_num_batched_tokens),
-        max_num_batched_tokens=config.scheduling.max_num_batched_tokens,
-        block_size=config.kv.block_size or CPU_BLOCK_SIZE,
+        max_num_seqs=min(scheduling.max_num_seqs or unset.max_num_seqs, max_tokens),
+        max_num_batched_tokens=max_tokens,
+        block_size=config.kv.block_size or unset.block_size,
         max_draft_tokens=config.speculation.max_draft_tokens if config.speculation.methods else 0,
     )
 

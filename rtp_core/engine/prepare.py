@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rtp_core.api import (
     BuildContext,
+    EngineLimits,
     KVStore,
     ModelFamily,
     ModelSpec,
@@ -15,8 +16,16 @@ from rtp_core.api import (
 )
 from rtp_core.config.environment import cache_dir
 from rtp_core.config.schema import EngineConfig
-from rtp_core.engine.capacity import CacheBudget, available_bytes, plan_cache, weight_bytes
+from rtp_core.engine.capacity import (
+    CacheBudget,
+    available_bytes,
+    plan_cache,
+    plan_device_cache,
+    weight_bytes,
+)
 from rtp_core.engine.cpu_weights import WeightForm, weight_form
+from rtp_core.engine.device_memory import expected_memory
+from rtp_core.engine.devices import pick_device
 from rtp_core.engine.model_facts import (
     architecture_name,
     check_quantization,
@@ -27,7 +36,9 @@ from rtp_core.engine.model_facts import (
 from rtp_core.engine.services import MeasuredCosts, MonotonicClock, Stopwatch
 from rtp_core.loading.checkpoint import Checkpoint, open_checkpoint
 from rtp_core.loading.demo import resolve_model
+from rtp_core.loading.dummy import dummy_plan
 from rtp_core.loading.plan import plan_weights
+from rtp_core.loading.plugin import DUMMY
 from rtp_core.plugins.discover import discover
 from rtp_core.plugins.host import PluginHost
 from rtp_core.plugins.resolve import Resolution, resolve
@@ -53,7 +64,6 @@ class Prepared:
 
 def prepare(
     config: EngineConfig,
-    device: str = "cpu",
     checkpoint: Checkpoint | None = None,
     watch: Stopwatch | None = None,
 ) -> Prepared:
@@ -64,10 +74,12 @@ def prepare(
     Raises ConfigError, ResolutionError, PluginError, ModelError or CapacityError.
     """
     watch = watch or Stopwatch()
+    device = pick_device(config.model.device)
+    dummy = config.loading.loader == DUMMY
     if checkpoint is None:
         path = resolve_model(config.model.path, cache_dir(), config.model.revision)
         watch.lap("model")
-        checkpoint = open_checkpoint(path)
+        checkpoint = open_checkpoint(path, weights=not dummy)
         watch.lap("headers")
     check_quantization(config.model.quantization, checkpoint)
     architecture = architecture_name(checkpoint)
@@ -82,7 +94,7 @@ def prepare(
     context = BuildContext(
         device,
         dtype,
-        engine_limits(config, config.model.max_model_len or 0),
+        engine_limits(config, config.model.max_model_len or 0, device),
         MonotonicClock(),
         MeasuredCosts(),
         tensors=checkpoint.tensors,
@@ -90,18 +102,34 @@ def prepare(
     (family_name,) = resolution.names(Role.MODEL)
     family: ModelFamily = host.build(Role.MODEL, family_name, context)
     spec = _describe(family, checkpoint, config, dtype)
-    limits = engine_limits(config, spec.max_model_len)
-    plan = plan_weights(family.weights(spec), checkpoint)
-    weights = weight_form(config.model.cpu_weights, dtype, plan)
+    limits = engine_limits(config, spec.max_model_len, device)
+    table = family.weights(spec)
+    plan = dummy_plan(table) if dummy else plan_weights(table, checkpoint)
+    weights = weight_form(config.model.cpu_weights, dtype, plan, device)
     spec = dataclasses.replace(spec, fingerprint=f"{checkpoint.content_id}:{weights.name}")
     context = dataclasses.replace(context, limits=limits, model=spec)
     store: KVStore = host.build(Role.KV_STORE, config.kv.store, context)
     needed = weight_bytes(plan.parameters)
     watch.lap("plan")
-    budget = plan_cache(config, spec.kv_groups, store, limits, available_bytes(), needed)
+    budget = _budget(config, spec, store, limits, needed)
     return Prepared(
         config, checkpoint, host, resolution, spec, family, store, budget, context, plan, weights
     )
+
+
+def _budget(
+    config: EngineConfig,
+    spec: ModelSpec,
+    store: KVStore,
+    limits: EngineLimits,
+    weights_bytes: int,
+) -> CacheBudget:
+    """Blocks of the cache; those of a GPU are counted again once the weights are there."""
+    groups = spec.kv_groups
+    if pick_device(config.model.device) == "cpu":
+        return plan_cache(config, groups, store, limits, available_bytes(), weights_bytes)
+    expected = expected_memory(spec, limits, weights_bytes)
+    return plan_device_cache(config, groups, store, limits, expected)
 
 
 def _describe(

@@ -112,7 +112,7 @@ class ModelRunner:
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         began = time.perf_counter()
-        logits = self._model.logits(hidden)
+        logits = self._model.logits(hidden).cpu()
         self._model_seconds += time.perf_counter() - began
         return logits
 

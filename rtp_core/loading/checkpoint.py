@@ -49,13 +49,16 @@ class Checkpoint:
     quantization: Quantization | None = None
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
-    """Read headers only. Raises ModelError or WeightLoadError with file and remedy."""
+def open_checkpoint(path: Path, *, weights: bool = True) -> Checkpoint:
+    """Read headers only; without `weights` a directory needs none and `tensors` are empty.
+
+    Raises ModelError or WeightLoadError with file and remedy.
+    """
     try:
         if path.is_file() and path.suffix == ".gguf":
             return _open_gguf(path)
         if path.is_dir():
-            return _open_directory(path)
+            return _open_directory(path, weights)
         exists = path.is_file()
     except OSError as error:
         raise ModelError(f"{error.filename or path} cannot be read: {error.strerror}") from error
@@ -82,9 +85,9 @@ def _generation_config(folder: Path) -> Mapping[str, Any]:
     return read_object(path) if path.is_file() else {}
 
 
-def _open_directory(root: Path) -> Checkpoint:
+def _open_directory(root: Path, has_weights: bool) -> Checkpoint:
     config = _read_json(root / "config.json")
-    tensors = _tensors(root)
+    tensors = _tensors(root) if has_weights else {}
     defaults = _generation_config(root)
     content = _content_id(json.dumps(config, sort_keys=True).encode(), tensors)
     quantization, weights = read_quantization(config, tensors)

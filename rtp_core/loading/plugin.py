@@ -6,14 +6,18 @@ from typing import Any
 
 from rtp_core.api import BuildContext, Offer, Role, WeightLoader, hookimpl
 
+DUMMY = "dummy"
+"""The loader that reads no file."""
+
 
 @hookimpl
 def rtp_weight_loaders() -> tuple[Offer, ...]:
-    """``auto`` measures the storage and takes one of the other two."""
+    """``auto`` measures the storage and takes ``mmap`` or ``file_order``."""
     return (
         Offer(Role.LOADER, "auto", _auto),
         Offer(Role.LOADER, "mmap", _mmap),
         Offer(Role.LOADER, "file_order", _file_order),
+        Offer(Role.LOADER, DUMMY, _dummy),
     )
 
 
@@ -36,3 +40,10 @@ def _file_order(context: BuildContext, options: Any) -> WeightLoader:
     from rtp_core.loading.file_order import FileOrderLoader
 
     return FileOrderLoader()
+
+
+def _dummy(context: BuildContext, options: Any) -> WeightLoader:
+    del context, options
+    from rtp_core.loading.dummy import DummyLoader
+
+    return DummyLoader()

@@ -60,8 +60,9 @@ def _model(architecture: str) -> Want:
 
 def _attention(config: EngineConfig, device: str) -> Want:
     if config.model.attention == "auto":
-        key = f"{Role.ATTENTION.value}:torch"
-        return Want(key, "model.attention", f"auto: torch serves the device {device}")
+        name = "triton" if device == "cuda" else "torch"
+        key = f"{Role.ATTENTION.value}:{name}"
+        return Want(key, "model.attention", f"auto: {name} serves the device {device}")
     return _one(config, Role.ATTENTION, "model.attention")
 
 

@@ -17,7 +17,7 @@ from rtp_kernels.sampling.best import best
 from rtp_kernels.sampling.cpu import sample as draw_token
 from rtp_kernels.sampling.reference import Draw
 
-_UNUSABLE = "the model produced unusable logits (NaN or all minus infinity)"
+UNUSABLE = "the model produced unusable logits (NaN or all minus infinity)"
 
 
 class Sampler:
@@ -62,7 +62,7 @@ class Sampler:
             here = slice(at, at + count)
             at += count
             if not all(usable[here]):
-                errors[row.sequence_id] = _UNUSABLE
+                errors[row.sequence_id] = UNUSABLE
                 results.append(RowResult(row.sequence_id, ()))
                 continue
             if count == 1 and self._states[row.sequence_id].takes_argmax:

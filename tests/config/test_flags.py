@@ -100,7 +100,7 @@ def test_flags_reach_their_settings():
 
 def test_flags_that_say_what_is_true_anyway_are_accepted():
     config = read(
-        "--enforce-eager", "--tensor-parallel-size", "1", "--kv-cache-dtype", "auto",
+        "--device", "auto", "--tensor-parallel-size", "1", "--kv-cache-dtype", "auto",
         "--quantization", "auto", "--load-format", "auto", "--cpu-weights", "auto",
         "--seed", "0", "--enable-prefix-caching", "--no-verbose",
     )  # fmt: skip

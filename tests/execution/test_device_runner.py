@@ -14,7 +14,7 @@ from rtp_core.config.read import load_config
 from rtp_core.engine import assemble
 from rtp_core.engine.assemble import build_engine
 from rtp_core.execution.device.accelerator import HostAccelerator
-from rtp_core.execution.device.build import build_programs
+from rtp_core.execution.device.build import Placed, build_programs
 from rtp_core.execution.device.runner import DeviceRunner, Drawn
 from rtp_core.execution.device.triton_attention import BoundTritonAttention
 from rtp_core.sampling.sampler import Sampler
@@ -53,7 +53,8 @@ def on_a_device(engine, config, *, most_in_flight=2, capture=True):
     attention = BoundTritonAttention(spec, engine._memory, limits.block_size, "cpu")
     sampler = HostSampler(Sampler(spec.vocab_size, frozenset(engine.info.eos_token_ids)))
     accelerator = HostAccelerator(most_in_flight)
-    programs = build_programs(plain._model, attention, spec, limits, accelerator)
+    placed = Placed(plain._model, spec, limits, accelerator)
+    programs = build_programs(placed, attention)
     if capture:
         with torch.inference_mode():
             programs.capture()

@@ -1,16 +1,30 @@
-"""Programs of an engine, from its bounds."""
+"""Programs and runner of a model on a device."""
 
 from __future__ import annotations
 
-from rtp_core.api import CausalModel, EngineLimits, ModelSpec
+from dataclasses import dataclass
+from typing import cast
+
+from rtp_core.api import BoundAttention, CausalModel, EngineLimits, KVMemory, ModelSpec
 from rtp_core.execution.device.accelerator import Accelerator
 from rtp_core.execution.device.frame import FrameRing, Limits
 from rtp_core.execution.device.programs import Programs
+from rtp_core.execution.device.runner import DeviceRunner
 from rtp_core.execution.device.step import DeviceAttention
 from rtp_kernels.registry import resolve
 
 CONTEXTS = (2048, 8192, 32768)
 """Bounds of text lengths for which attention is cut differently; then the longest text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A model whose weights are on a device."""
+
+    model: CausalModel
+    spec: ModelSpec
+    limits: EngineLimits
+    accelerator: Accelerator
 
 
 def step_limits(limits: EngineLimits, num_groups: int) -> Limits:
@@ -22,15 +36,30 @@ def step_limits(limits: EngineLimits, num_groups: int) -> Limits:
     )
 
 
-def build_programs(
-    model: CausalModel,
-    attention: DeviceAttention,
-    spec: ModelSpec,
-    limits: EngineLimits,
-    accelerator: Accelerator,
-) -> Programs:
-    """Programs over a frame of the engine's bounds; nothing is captured yet."""
-    bounds = step_limits(limits, len(spec.kv_groups))
+def build_programs(placed: Placed, attention: BoundAttention) -> Programs:
+    """Programs over a frame of the engine's bounds; nothing is captured yet.
+
+    `attention` is that of a backend whose `run` takes a `step.DeviceStep`.
+    """
+    spec, accelerator = placed.spec, placed.accelerator
+    bounds = step_limits(placed.limits, len(spec.kv_groups))
     frames = FrameRing(bounds, accelerator)
     next_tokens = resolve("next_tokens", accelerator.device, spec.dtype)
-    return Programs(model, attention, frames, bounds, accelerator, next_tokens)
+    reading = cast("DeviceAttention", attention)
+    return Programs(placed.model, reading, frames, bounds, accelerator, next_tokens)
+
+
+def build_runner(
+    placed: Placed, attention: BoundAttention, memory: KVMemory, eos_token_ids: frozenset[int]
+) -> tuple[DeviceRunner, Programs]:
+    """The runner, which draws on the device too, and its programs to capture."""
+    from rtp_core.execution.device.sampler import SlotSampler
+
+    programs = build_programs(placed, attention)
+    sampler = SlotSampler(
+        placed.limits.max_num_seqs,
+        placed.spec.vocab_size,
+        eos_token_ids,
+        placed.accelerator.device,
+    )
+    return DeviceRunner(programs, memory, sampler, placed.accelerator), programs

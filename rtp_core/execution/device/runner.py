@@ -82,7 +82,7 @@ class DeviceRunner:
             ordered = tuple(
                 by_id.get(row.sequence_id) or RowResult(row.sequence_id, ()) for row in plan.rows
             )
-            return StepResult(plan.step_id, ordered, seconds, errors)
+            return StepResult(plan.step_id, ordered, seconds, errors, seconds)
 
         return finish
 

@@ -1,0 +1,66 @@
+"""Which runner executes an engine's steps, and the memory it leaves for the cache."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from rtp_core.api import AttentionBackend, CausalModel, CheckedModel, KVMemory, QueueingModel
+from rtp_core.engine.capacity import plan_device_cache
+from rtp_core.engine.device_memory import measured_memory
+from rtp_core.engine.prepare import Prepared
+from rtp_core.execution.device.accelerator import CudaAccelerator
+from rtp_core.execution.device.build import Placed, build_runner
+from rtp_core.execution.model_runner import ModelRunner
+from rtp_core.execution.step_runner import StepRunner
+from rtp_core.sampling.sampler import Sampler
+
+log = logging.getLogger("rtp.engine")
+
+
+def open_runner(
+    prepared: Prepared, model: CausalModel, backend: AttentionBackend, eos: frozenset[int]
+) -> tuple[StepRunner, KVMemory]:
+    """Memory for keys and values, and the runner over it.
+
+    Raises CapacityError when a GPU has less memory than was expected before.
+    """
+    spec, limits, device = prepared.spec, prepared.context.limits, prepared.context.device
+    placed = _placed(prepared, model)
+    budget = prepared.budget
+    if placed is not None:
+        measured = measured_memory(placed, backend, prepared.store)
+        budget = plan_device_cache(
+            prepared.config, spec.kv_groups, prepared.store, limits, measured
+        )
+        log.info(
+            "device_memory taken=%d workspace=%d kv=%d",
+            measured.taken,
+            measured.workspace,
+            budget.num_bytes,
+        )
+    memory = prepared.store.open(spec.kv_groups, budget.num_blocks, limits.block_size, device)
+    bound = backend.bind(spec, memory, limits.block_size)
+    if isinstance(model, CheckedModel):
+        model.check(bound, limits.block_size)
+    if placed is None:
+        sampler = Sampler(spec.vocab_size, eos)
+        return ModelRunner(model, bound, memory, sampler, device), memory
+    runner, programs = build_runner(placed, bound, memory, eos)
+    if not prepared.config.model.enforce_eager:
+        with torch.inference_mode():
+            programs.capture()
+    return runner, memory
+
+
+def _placed(prepared: Prepared, model: CausalModel) -> Placed | None:
+    """What the device's runner needs; None if the host runs each step to its end.
+
+    float32 is exact in torch's operations, and some models must hear from the device in a step.
+    """
+    spec, device = prepared.spec, prepared.context.device
+    queues = isinstance(model, QueueingModel) and model.queues
+    if device != "cuda" or spec.dtype == "float32" or not queues:
+        return None
+    return Placed(model, spec, prepared.context.limits, CudaAccelerator(device))
