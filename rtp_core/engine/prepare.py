@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from rtp_core.api import (
     BuildContext,
-    EngineLimits,
     KVStore,
     ModelFamily,
     ModelSpec,
@@ -16,15 +15,9 @@ from rtp_core.api import (
 )
 from rtp_core.config.environment import cache_dir
 from rtp_core.config.schema import EngineConfig
-from rtp_core.engine.capacity import (
-    CacheBudget,
-    available_bytes,
-    plan_cache,
-    plan_device_cache,
-    weight_bytes,
-)
+from rtp_core.engine.budget import expected_budget
+from rtp_core.engine.capacity import CacheBudget, weight_bytes
 from rtp_core.engine.cpu_weights import WeightForm, weight_form
-from rtp_core.engine.device_memory import expected_memory
 from rtp_core.engine.devices import pick_device
 from rtp_core.engine.model_facts import (
     architecture_name,
@@ -111,25 +104,10 @@ def prepare(
     store: KVStore = host.build(Role.KV_STORE, config.kv.store, context)
     needed = weight_bytes(plan.parameters)
     watch.lap("plan")
-    budget = _budget(config, spec, store, limits, needed)
+    budget = expected_budget(config, spec, store, limits, needed)
     return Prepared(
         config, checkpoint, host, resolution, spec, family, store, budget, context, plan, weights
     )
-
-
-def _budget(
-    config: EngineConfig,
-    spec: ModelSpec,
-    store: KVStore,
-    limits: EngineLimits,
-    weights_bytes: int,
-) -> CacheBudget:
-    """Blocks of the cache; those of a GPU are counted again once the weights are there."""
-    groups = spec.kv_groups
-    if pick_device(config.model.device) == "cpu":
-        return plan_cache(config, groups, store, limits, available_bytes(), weights_bytes)
-    expected = expected_memory(spec, limits, weights_bytes)
-    return plan_device_cache(config, groups, store, limits, expected)
 
 
 def _describe(

@@ -7,8 +7,7 @@ import logging
 import torch
 
 from rtp_core.api import AttentionBackend, CausalModel, CheckedModel, KVMemory, QueueingModel
-from rtp_core.engine.capacity import plan_device_cache
-from rtp_core.engine.device_memory import measured_memory
+from rtp_core.engine.budget import measured_budget
 from rtp_core.engine.prepare import Prepared
 from rtp_core.execution.device.accelerator import CudaAccelerator
 from rtp_core.execution.device.build import Placed, build_runner
@@ -30,16 +29,8 @@ def open_runner(
     placed = _placed(prepared, model)
     budget = prepared.budget
     if placed is not None:
-        measured = measured_memory(placed, backend, prepared.store)
-        budget = plan_device_cache(
-            prepared.config, spec.kv_groups, prepared.store, limits, measured
-        )
-        log.info(
-            "device_memory taken=%d workspace=%d kv=%d",
-            measured.taken,
-            measured.workspace,
-            budget.num_bytes,
-        )
+        budget = measured_budget(prepared.config, placed, backend, prepared.store)
+        log.info("kv_budget bytes=%d blocks=%s", budget.num_bytes, budget.num_blocks)
     memory = prepared.store.open(spec.kv_groups, budget.num_blocks, limits.block_size, device)
     bound = backend.bind(spec, memory, limits.block_size)
     if isinstance(model, CheckedModel):
