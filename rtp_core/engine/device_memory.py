@@ -8,7 +8,9 @@ import torch
 
 from rtp_core.api import (
     AttentionBackend,
+    BoundAttention,
     EngineLimits,
+    KVMemory,
     KVStore,
     ModelSpec,
     PlanRow,
@@ -44,15 +46,24 @@ def measured_memory(placed: Placed, backend: AttentionBackend, store: KVStore) -
     before = torch.cuda.memory_allocated()
     counts = [num_blocks] * len(spec.kv_groups)
     memory = store.open(spec.kv_groups, counts, limits.block_size, device)
-    bound = backend.bind(spec, memory, limits.block_size)
-    runner, _ = build_runner(placed, bound, memory, frozenset())
-    runner.launch(plan)()
+    _run(placed, backend.bind(spec, memory, limits.block_size), memory, plan)
     peak = torch.cuda.max_memory_allocated() - before - memory.num_bytes
-    del runner, bound, memory
+    del memory
     gc.collect()
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info()
     return DeviceMemory(total, total - free, peak + RESERVE)
+
+
+def _run(placed: Placed, attention: BoundAttention, memory: KVMemory, plan: StepPlan) -> None:
+    """Compile for the step, then run it."""
+    runner, _ = build_runner(placed, attention, memory, frozenset())
+
+    def step() -> None:
+        runner.launch(plan)()
+
+    placed.accelerator.prepare(step)
+    step()
 
 
 def _largest(limits: EngineLimits, num_groups: int) -> tuple[StepPlan, int]:
@@ -68,4 +79,5 @@ def _largest(limits: EngineLimits, num_groups: int) -> tuple[StepPlan, int]:
         rows.append(PlanRow(name, [0] * count, 0, 0, True, (table,) * num_groups))
         starts.append(SequenceStart(name, greedy, 0, 0, (0,) * count, count))
         left, block = left - count, table.stop
-    return StepPlan(0, tuple(rows), tuple(starts)), block
+    released = tuple(row.sequence_id for row in rows)  # of the run before
+    return StepPlan(0, tuple(rows), tuple(starts), released), block

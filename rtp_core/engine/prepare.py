@@ -13,7 +13,6 @@ from rtp_core.api import (
     Role,
     WeightPlan,
 )
-from rtp_core.config.environment import cache_dir
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.budget import expected_budget
 from rtp_core.engine.capacity import CacheBudget, weight_bytes
@@ -26,12 +25,9 @@ from rtp_core.engine.model_facts import (
     engine_limits,
     run_dtype,
 )
+from rtp_core.engine.model_files import find_checkpoint, weight_plan
 from rtp_core.engine.services import MeasuredCosts, MonotonicClock, Stopwatch
-from rtp_core.loading.checkpoint import Checkpoint, open_checkpoint
-from rtp_core.loading.demo import resolve_model
-from rtp_core.loading.dummy import dummy_plan
-from rtp_core.loading.plan import plan_weights
-from rtp_core.loading.plugin import DUMMY
+from rtp_core.loading.checkpoint import Checkpoint
 from rtp_core.plugins.discover import discover
 from rtp_core.plugins.host import PluginHost
 from rtp_core.plugins.resolve import Resolution, resolve
@@ -68,12 +64,7 @@ def prepare(
     """
     watch = watch or Stopwatch()
     device = pick_device(config.model.device)
-    dummy = config.loading.loader == DUMMY
-    if checkpoint is None:
-        path = resolve_model(config.model.path, cache_dir(), config.model.revision)
-        watch.lap("model")
-        checkpoint = open_checkpoint(path, weights=not dummy)
-        watch.lap("headers")
+    checkpoint = checkpoint or find_checkpoint(config, watch)
     check_quantization(config.model.quantization, checkpoint)
     architecture = architecture_name(checkpoint)
     manifests = discover()
@@ -96,8 +87,7 @@ def prepare(
     family: ModelFamily = host.build(Role.MODEL, family_name, context)
     spec = _describe(family, checkpoint, config, dtype)
     limits = engine_limits(config, spec.max_model_len, device)
-    table = family.weights(spec)
-    plan = dummy_plan(table) if dummy else plan_weights(table, checkpoint)
+    plan = weight_plan(config, family.weights(spec), checkpoint)
     weights = weight_form(config.model.cpu_weights, dtype, plan, device)
     spec = dataclasses.replace(spec, fingerprint=f"{checkpoint.content_id}:{weights.name}")
     context = dataclasses.replace(context, limits=limits, model=spec)

@@ -7,7 +7,9 @@ import logging
 import torch
 
 from rtp_core.api import AttentionBackend, CausalModel, CheckedModel, KVMemory, QueueingModel
+from rtp_core.config.environment import cache_dir
 from rtp_core.engine.budget import measured_budget
+from rtp_core.engine.cores import usable_cores
 from rtp_core.engine.prepare import Prepared
 from rtp_core.execution.device.accelerator import CudaAccelerator
 from rtp_core.execution.device.build import Placed, build_runner
@@ -54,4 +56,5 @@ def _placed(prepared: Prepared, model: CausalModel) -> Placed | None:
     queues = isinstance(model, QueueingModel) and model.queues
     if device != "cuda" or spec.dtype == "float32" or not queues:
         return None
-    return Placed(model, spec, prepared.context.limits, CudaAccelerator(device))
+    accelerator = CudaAccelerator(device, usable_cores(), cache_dir() / "tuning")
+    return Placed(model, spec, prepared.context.limits, accelerator)

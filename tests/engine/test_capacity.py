@@ -11,7 +11,7 @@ from rtp_core import LLM
 from rtp_core.api import EngineLimits, KVGroup, KVPlane, ParameterSpec
 from rtp_core.config.read import load_config
 from rtp_core.config.schema import EngineConfig, KVConfig
-from rtp_core.engine import prepare as prepare_room
+from rtp_core.engine import budget as budget_room
 from rtp_core.engine.capacity import available_bytes, plan_cache, weight_bytes
 from rtp_core.engine.prepare import prepare
 from rtp_core.errors import CapacityError, ConfigError, ModelError
@@ -52,7 +52,7 @@ def test_a_cache_of_less_than_two_blocks_is_refused(prepared):
 
 
 def test_the_engine_refuses_before_it_reads_weights(tiny_model, monkeypatch):
-    monkeypatch.setattr(prepare_room, "available_bytes", lambda: 2**20)
+    monkeypatch.setattr(budget_room, "available_bytes", lambda: 2**20)
     with pytest.raises(CapacityError, match="KV cache wants"):
         LLM(model=str(tiny_model), dtype="float32", kv={"memory": 2**30})
 

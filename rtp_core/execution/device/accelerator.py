@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -42,6 +43,10 @@ class Accelerator(Protocol):
         """A piece of work that begins behind everything queued so far."""
         ...
 
+    def prepare(self, run: Callable[[], object]) -> int:
+        """Compile what `run` needs, side by side; how many kernels. Its results mean nothing."""
+        ...
+
     def capture(self, run: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
         """Record what `run` queues; what replays it, and the tensor it fills."""
         ...
@@ -65,12 +70,17 @@ class CudaSpan:
 
 
 class CudaAccelerator:
-    """One GPU; graphs share a memory pool."""
+    """One GPU; graphs share a memory pool.
+
+    Up to `processes` compile kernels; `remembered` is where it is kept that they did.
+    """
 
     most_in_flight = 2
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, processes: int, remembered: Path) -> None:
         self.device = device
+        self._processes = processes
+        self._remembered = remembered
         self._pool = torch.cuda.graph_pool_handle()
 
     def host_buffer(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -80,6 +90,15 @@ class CudaAccelerator:
     def begin(self) -> Span:
         """On the current stream."""
         return CudaSpan()
+
+    def prepare(self, run: Callable[[], object]) -> int:
+        """A dry run, then worker processes."""
+        from rtp_kernels.gpu.precompile import compile_all, dry_run
+
+        with dry_run() as recorded:
+            run()
+        torch.cuda.synchronize()
+        return compile_all(recorded, self._processes, self._remembered)
 
     def capture(self, run: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
         """A CUDA graph. `run` must have run once before, so that its kernels are compiled."""
@@ -120,6 +139,11 @@ class HostAccelerator:
     def begin(self) -> Span:
         """Timed by the host."""
         return HostSpan()
+
+    def prepare(self, run: Callable[[], object]) -> int:
+        """Nothing is compiled."""
+        del run
+        return 0
 
     def capture(self, run: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
         """Replaying runs it again, into the same tensor."""

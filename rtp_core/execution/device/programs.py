@@ -67,15 +67,22 @@ class Programs:
         memory serves the smaller ones."""
         began = time.perf_counter()
         self._sizes = _ladder(self._limits.max_rows)
-        for context in reversed(self._limits.contexts):
-            for size in reversed(self._sizes):
-                self._decode(size, context)  # compiles what is not compiled yet
-                replay, logits = self._accelerator.capture(
-                    lambda size=size, context=context: self._decode(size, context)
-                )
-                self._captured[size, context] = Captured(replay, logits)
+        shapes = [
+            (size, context)
+            for context in reversed(self._limits.contexts)
+            for size in reversed(self._sizes)
+        ]
+        compiled = self._accelerator.prepare(lambda: [self._decode(*shape) for shape in shapes])
+        for size, context in shapes:
+            self._decode(size, context)
+            replay, logits = self._accelerator.capture(
+                lambda size=size, context=context: self._decode(size, context)
+            )
+            self._captured[size, context] = Captured(replay, logits)
         seconds = time.perf_counter() - began
-        log.info("programs_captured count=%d seconds=%.2f", len(self._captured), seconds)
+        log.info(
+            "programs_captured count=%d compiled=%d seconds=%.2f", len(shapes), compiled, seconds
+        )
         return seconds
 
     def padded_rows(self, num_rows: int, decodes: bool) -> int:

@@ -1,0 +1,29 @@
+"""Where a model's files are, and how its weights come from them."""
+
+from __future__ import annotations
+
+from rtp_core.api import WeightPlan, WeightTable
+from rtp_core.config.environment import cache_dir
+from rtp_core.config.schema import EngineConfig
+from rtp_core.engine.services import Stopwatch
+from rtp_core.loading.checkpoint import Checkpoint, open_checkpoint
+from rtp_core.loading.demo import resolve_model
+from rtp_core.loading.dummy import dummy_plan
+from rtp_core.loading.plan import plan_weights
+from rtp_core.loading.plugin import DUMMY
+
+
+def find_checkpoint(config: EngineConfig, watch: Stopwatch) -> Checkpoint:
+    """Headers of the model's files; what is an id of the hub is downloaded."""
+    path = resolve_model(config.model.path, cache_dir(), config.model.revision)
+    watch.lap("model")
+    checkpoint = open_checkpoint(path, weights=config.loading.loader != DUMMY)
+    watch.lap("headers")
+    return checkpoint
+
+
+def weight_plan(config: EngineConfig, table: WeightTable, checkpoint: Checkpoint) -> WeightPlan:
+    """From files; with random weights, from none."""
+    if config.loading.loader == DUMMY:
+        return dummy_plan(table)
+    return plan_weights(table, checkpoint)
