@@ -11,17 +11,21 @@ card's own copy bandwidth, measured first.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import logging
 import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from rtp_core.api import Request, SamplingParams
 from rtp_core.config.read import load_config
 from rtp_core.engine.assemble import build_engine
+from rtp_core.engine.contract import Engine
 
 SHAPE = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -74,12 +78,12 @@ def matrix_rate() -> float:
 
 
 class Bench:
-    def __init__(self, engine, vocab: int) -> None:
+    def __init__(self, engine: Engine, vocab: int) -> None:
         self.engine = engine
         self.vocab = vocab
         self.count = 0
 
-    def submit(self, length: int, output: int, **sampling) -> None:
+    def submit(self, length: int, output: int, **sampling: Any) -> None:
         self.count += 1
         generator = torch.Generator().manual_seed(self.count)
         ids = torch.randint(0, self.vocab, (length,), generator=generator).tolist()
@@ -94,7 +98,7 @@ class Bench:
             tokens += sum(len(event.token_ids) for event in self.engine.step())
         return tokens
 
-    def steps(self, batch: int, context: int, **sampling) -> dict:
+    def steps(self, batch: int, context: int, **sampling: Any) -> dict:
         """Decode steps of a full batch around `context` tokens."""
         for _ in range(batch):
             self.submit(context - STEPS // 2, STEPS + 24, **sampling)
@@ -108,7 +112,7 @@ class Bench:
                 after = self.engine.stats()
                 spent = after.step_seconds - before.step_seconds
                 device.append(spent - (after.step_host_seconds - before.step_host_seconds))
-        gaps = [b - a for a, b in zip(deliveries[4:], deliveries[5:], strict=False)][:STEPS]
+        gaps = [b - a for a, b in itertools.pairwise(deliveries[4:])][:STEPS]
         return {
             "step_s": statistics.median(gaps),
             "p95_s": sorted(gaps)[int(len(gaps) * 0.95)],
@@ -134,73 +138,85 @@ class Bench:
         return {"requests_per_s": number / seconds, "output_tokens_per_s": tokens / seconds}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+DRAWING = {"temperature": 0.8, "top_k": 50, "top_p": 0.9, "presence_penalty": 0.3, "seed": 1}
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--batches", default="1,8,32,64,128,256")
+    parser.add_argument("--drawing", default="1,256", help="batches whose steps draw")
     parser.add_argument("--prefill", default="1x1024,1x8192,16x1024")
     parser.add_argument("--throughput", default="512x1024x256,1024x128x128,64x8192x128")
     parser.add_argument("--context", type=int, default=1024)
     parser.add_argument("--max-model-len", type=int, default=8448)
     parser.add_argument("--json", type=Path)
-    flags = parser.parse_args()
-    results: dict = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
-    results["copy_bytes_per_s"] = bandwidth = copy_bandwidth()
-    results["matrix_flops"] = rate = matrix_rate()
-    torch.cuda.empty_cache()
-    print(
-        f"{results['device']}: copy {bandwidth / 1e12:.3f} TB/s, bf16 {rate / 1e12:.0f} TFLOP/s",
-        flush=True,
-    )
+    return parser.parse_args()
+
+
+def build(max_model_len: int) -> Engine:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(SHAPE))
-        began = time.perf_counter()
-        config = load_config(
-            overrides={
-                "model": folder,
-                "max_model_len": flags.max_model_len,
-                "loading": {"loader": "dummy"},
-                "kv": {"prefix_caching": False},
-            }
-        )
-        engine = build_engine(config)
-        results["build_s"] = time.perf_counter() - began
-    print(f"built in {results['build_s']:.1f} s, {engine.stats().num_blocks} blocks", flush=True)
+        overrides = {
+            "model": folder,
+            "max_model_len": max_model_len,
+            "loading": {"loader": "dummy"},
+            "kv": {"prefix_caching": False},
+        }
+        return build_engine(load_config(overrides=overrides))
+
+
+def decode(bench: Bench, batch: int, context: int, bandwidth: float) -> dict:
+    found = bench.steps(batch, context)
+    floor = (WEIGHT_BYTES + batch * context * KV_BYTES) / bandwidth
+    return found | {"floor_s": floor, "ratio": found["step_s"] / floor}
+
+
+def prefill(bench: Bench, batch: int, length: int, rate: float) -> dict:
+    seconds = bench.prompts(batch, length)
+    flops = batch * (2 * length * LINEAR + 2 * HEAD + 2 * 36 * 32 * 128 * length**2)
+    return {
+        "seconds": seconds,
+        "tokens_per_s": batch * length / seconds,
+        "of_matrix_rate": flops / seconds / rate,
+    }
+
+
+def show(name: str, found: dict) -> None:
+    print(name, " ".join(f"{key} {value:.5g}" for key, value in found.items()), flush=True)
+
+
+def main() -> None:
+    flags = parsed()
+    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(name)s %(message)s")
+    results: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
+    card = {"copy_bytes_per_s": copy_bandwidth(), "matrix_flops": matrix_rate()}
+    torch.cuda.empty_cache()
+    began = time.perf_counter()
+    engine = build(flags.max_model_len)
+    card["build_s"] = time.perf_counter() - began
+    results |= card
+    results["start"] = {one.name: one.seconds for one in engine.info.start.phases}
+    show(results["device"], card)
+    show("start", results["start"])
     bench = Bench(engine, SHAPE["vocab_size"])
     bench.submit(64, 8)
     bench.drain()
     for batch in map(int, filter(None, flags.batches.split(","))):
-        found = bench.steps(batch, flags.context)
-        floor = (WEIGHT_BYTES + batch * flags.context * KV_BYTES) / bandwidth
-        found |= {"floor_s": floor, "ratio": found["step_s"] / floor}
+        found = decode(bench, batch, flags.context, card["copy_bytes_per_s"])
         results[f"decode {batch}"] = found
-        print(
-            f"decode {batch:4d}: {found['step_s'] * 1e3:7.3f} ms, floor {floor * 1e3:6.3f}, "
-            f"ratio {found['ratio']:.3f}, device {found['device_s'] * 1e3:.3f}, "
-            f"p95 {found['p95_s'] * 1e3:.3f}",
-            flush=True,
-        )
+        show(f"decode {batch}", found)
+    for batch in map(int, filter(None, flags.drawing.split(","))):
+        found = bench.steps(batch, flags.context, **DRAWING)
+        results[f"drawing {batch}"] = found
+        show(f"drawing {batch}", found)
     for one in filter(None, flags.prefill.split(",")):
-        batch, length = map(int, one.split("x"))
-        seconds = bench.prompts(batch, length)
-        flops = batch * (2 * length * LINEAR + 2 * HEAD + 2 * 36 * 32 * 128 * length**2)
-        results[f"prefill {one}"] = {
-            "seconds": seconds,
-            "tokens_per_s": batch * length / seconds,
-            "of_matrix_rate": flops / seconds / rate,
-        }
-        print(
-            f"prefill {one}: {batch * length / seconds:9.0f} tokens/s, "
-            f"{flops / seconds / rate:.3f} of the matrix rate",
-            flush=True,
-        )
+        found = prefill(bench, *map(int, one.split("x")), card["matrix_flops"])
+        results[f"prefill {one}"] = found
+        show(f"prefill {one}", found)
     for one in filter(None, flags.throughput.split(",")):
         found = bench.all_at_once(*map(int, one.split("x")))
         results[f"throughput {one}"] = found
-        print(
-            f"throughput {one}: {found['requests_per_s']:.2f} requests/s, "
-            f"{found['output_tokens_per_s']:.0f} tokens/s",
-            flush=True,
-        )
+        show(f"throughput {one}", found)
     if flags.json:
         flags.json.write_text(json.dumps(results, indent=1))
 
