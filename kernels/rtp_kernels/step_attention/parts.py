@@ -1,8 +1,10 @@
 """Which rows of a step cuDNN attends to, and which the kernel over pages.
 
-Measured on an H200 (32 heads, 8 KV heads of 128, bfloat16): a whole prompt of 8,192 tokens took
-0.91 ms with cuDNN and 1.51 ms over pages, sixteen of 1,024 took 0.29 and 0.52 ms, one of 1,024
-took 0.05 and 0.07 ms, 2,048 tokens after 6,144 took 0.50 and 0.69 ms. A call has a fixed cost, so
+Measured on an H200 (32 heads, 8 KV heads of 128, bfloat16), launched one by one: a whole prompt of
+8,192 tokens took 0.91 ms with cuDNN and 1.51 ms over pages, sixteen of 1,024 took 0.29 and 0.52 ms,
+one of 1,024 took 0.05 and 0.07 ms, 2,048 tokens after 6,144 took 0.50 and 0.69 ms (merged in half
+precision then; in float32, as now, not timed yet). Odd ends (`MIN_HEAD`) are estimated from these.
+A call has a fixed cost, so
 small ones stay with the kernel. So do shapes that seldom come back: cuDNN makes a plan for each
 new one, which takes 35 ms. With 8,192 tokens a step these rules allow 55 shapes of whole prompts
 and, with texts up to 32,768, about as many of chunks.
