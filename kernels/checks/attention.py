@@ -2,9 +2,12 @@
 
     python kernels/checks/attention.py [--json PATH] [--tune] [--only TEXT]
 
-Results in bfloat16 may be off from float32 by 1.1 times what torch's own bfloat16 attention on
-the same keys is off, and a little. Speed is given as a part of the card's measured copy
-bandwidth. Exit code 1 when anything failed. `--tune` times neighbours of every choice.
+A kernel rounds q, k, the weights and its result to bfloat16 once each, as torch's bfloat16
+attention on the same rounded q, k and v does, so both should be equally far off from float32, and
+a quarter more is let pass. Where two results are merged each was rounded before: half more.
+Stored keys may be off by one rounding; all else in memory must be equal. Speed is given as a part
+of the card's measured copy bandwidth. Exit code 1 when anything failed. `--tune` times neighbours
+of every choice.
 """
 
 from __future__ import annotations
@@ -26,21 +29,24 @@ from checks import attention_cases as cases
 from checks import attention_speed as speed
 from checks.attention_launches import (
     compile_builds,
-    copy_bandwidth,
-    graph_of,
     launch_decode,
     launch_ragged,
     scratch_of,
 )
-from checks.attention_steps import expected
+from checks.attention_steps import expected, stored_right
+from checks.timing import copy_bandwidth, milliseconds, recorded
 
 from rtp_kernels.paged_attention import dense
 from rtp_kernels.paged_attention.choice import DecodeChoice
 from rtp_kernels.paged_attention.ragged import store
 from rtp_kernels.registry import resolve
+from rtp_kernels.step_attention.parts import cut
+from rtp_kernels.step_attention.triton import TritonStepAttention
 
-BAR = 1.1
-"""Of torch's own error; plus:"""
+BAR = 1.25
+"""Of torch's own error,"""
+MERGED_BAR = 1.5
+"""of results that are merged; plus:"""
 SMALL = 3e-4
 
 
@@ -89,10 +95,7 @@ def compare(report: Report, one: cases.Comparison) -> None:
         clean = not scratch.counters.any()
     else:
         got = launch_ragged(step, one.picked, logs)
-    stored = all(
-        torch.allclose(plane.float(), wanted, rtol=1e-2, atol=1e-3, equal_nan=True)
-        for plane, wanted in zip(step.planes, planes, strict=True)
-    )
+    stored = stored_right(step, planes)
     error, bar = off(got, out), BAR * off(plain, out) + SMALL
     row, row_bar = worst(got, out), 1.5 * worst(plain, out) + 3e-3
     same = torch.where(lse == logs, 0.0, (lse - logs).abs())
@@ -120,7 +123,7 @@ def replays(report: Report) -> None:
     def run() -> None:
         held[:] = [launch_decode(first, one.picked, scratch) for _ in range(12)]
 
-    graph = graph_of(run)
+    graph = recorded(run)
     wanted, _, _ = expected(first)
     graph.replay()
     kept = held[0].clone()
@@ -144,7 +147,8 @@ def dense_forms(report: Report) -> None:
         one = cases.Comparison("", cases.geometry_of(), lengths, new)
         step = one.step()
         out, _, lse = expected(step)
-        bar = BAR * off(cases.torch_bf16(step), out) + SMALL
+        times = MERGED_BAR if lengths > new else BAR
+        bar = times * off(cases.torch_bf16(step), out) + SMALL
         store(step.qkv, step.planes, step.tables, step.geometry, step.norms, new[0])
         logs = torch.empty_like(lse)
         got = dense.dense_chunk(
@@ -153,9 +157,30 @@ def dense_forms(report: Report) -> None:
         )  # fmt: skip
         error, log = off(got, out), float((logs - lse).abs().max())
         name = f"cudnn {len(new)} x {new[0]} after {lengths[0] - new[0]}"
-        good = error <= bar + 1e-3 and log < 0.05
+        good = error <= bar and log < 0.05
         report.add("results", {"name": name, "error": error, "bar": bar, "lse": log}, good)
         print(f"{'ok    ' if good else 'FAILED'} {name} error {error:.5f} ({bar:.5f})", flush=True)
+
+
+def step_forms(report: Report) -> None:
+    """A step whose rows go through cuDNN, the kernel, and both."""
+    new = (1024, 1024, 300, 512, 2048, 4196, 64)
+    cached = (0, 0, 0, 0, 2048, 0, 700)
+    lengths = tuple(n + before for n, before in zip(new, cached, strict=True))
+    one = cases.Comparison("", cases.geometry_of(), lengths, new)
+    step, runs = one.step(), tuple(zip(new, cached, strict=True))
+    out, planes, _ = expected(step)
+    bar = MERGED_BAR * off(cases.torch_bf16(step), out) + SMALL
+    form = TritonStepAttention(uses_dense=True)
+    form.store(step.qkv, step.planes, step.tables, step.geometry, step.norms, step.max_new)
+    got = form.ragged(step.qkv, step.planes, step.tables, step.geometry, step.max_new, runs)
+    error, row = off(got, out), worst(got, out)
+    parts = [part.length for part in cut(runs, step.geometry)]
+    good = error <= bar and row < 0.02 and stored_right(step, planes)
+    entry = {"name": "step", "error": error, "bar": bar, "worst": row, "dense": parts}
+    report.add("results", entry, good)
+    word = "ok    " if good else "FAILED"
+    print(f"{word} step, cuDNN takes {parts}: error {error:.5f} ({bar:.5f}) worst {row:.4f}")
 
 
 def moves(report: Report) -> None:
@@ -181,7 +206,7 @@ def moves(report: Report) -> None:
     lse[1, :50] = -torch.inf
     merged, wanted = form["merge_attention"][0](parts, lse), form["merge_attention"][1](parts, lse)
     good &= off(merged[0], wanted[0].float()) < 3e-3 and torch.allclose(merged[1], wanted[1])
-    gathered = speed.milliseconds(lambda: form["block_gather"][0](plane, blocks, 16, staged))
+    gathered = milliseconds(lambda: form["block_gather"][0](plane, blocks, 16, staged))
     rate = 2 * staged.nbytes / gathered / 1e6
     report.add("results", {"name": "blocks and merge", "gather_GBps": rate}, bool(good))
     print(f"{'ok    ' if good else 'FAILED'} blocks and merge; gather {rate:.0f} GB/s", flush=True)
@@ -224,16 +249,16 @@ def tune_shape(report: Report, shape: speed.Shape, layers: speed.Layers, us: flo
     report.add("tuned", entry)
 
 
-def prompt_speed(report: Report) -> None:
+def prompt_speed(report: Report, prompts: tuple[int, int, int], tune: bool) -> None:
     """A line a form."""
-    for prompts in speed.PROMPTS:
-        for one in speed.prompt_times(*prompts):
-            report.add("prompts", asdict(one))
-            print(
-                f"       {one.prompts:18} {one.form:22} {one.ms:8.3f} ms {one.tflops:6.0f} TFLOP/s",
-                flush=True,
-            )
-        torch.cuda.empty_cache()
+    for one in speed.prompt_times(*prompts, tune):
+        report.add("prompts", asdict(one))
+        print(
+            f"       {one.prompts:18} {one.form:22} {one.ms:8.3f} ms {one.rate:6.0f} {one.unit:8}"
+            f" launched one by one {one.eager_ms:8.3f} ms",
+            flush=True,
+        )
+    torch.cuda.empty_cache()
 
 
 def check_results(report: Report, options: argparse.Namespace) -> None:
@@ -244,27 +269,31 @@ def check_results(report: Report, options: argparse.Namespace) -> None:
         comparisons = []
     builds = [one.build for one in comparisons]
     if not options.only:
-        builds += speed.decode_builds(options.tune) + speed.prompt_builds()
+        builds += speed.decode_builds(options.tune) + speed.prompt_builds(options.tune)
     for error in compile_builds(builds):
         report.add("compilation", {"error": error}, False)
         print("FAILED to compile", error, flush=True)
     for one in comparisons:
         report.attempt("results", one.name, lambda one=one: compare(report, one))
     if not options.only and not options.skip_results:
-        for check in (replays, dense_forms, moves):
+        for check in (replays, dense_forms, step_forms, moves):
             report.attempt("results", check.__name__, lambda check=check: check(report))
 
 
 def check_speed(report: Report, tune: bool) -> None:
     """Decoding, verification and prompts."""
     copy = copy_bandwidth()
+    torch.cuda.empty_cache()
     report.found["copy_GBps"] = copy / 1e9
     print(f"copy {copy / 1e9:.0f} GB/s", flush=True)
     for shape in speed.shapes():
         report.attempt(
             "decode", shape.name, lambda shape=shape: decode_speed(report, copy, shape, tune)
         )
-    report.attempt("prompts", "all", lambda: prompt_speed(report))
+    for prompts in speed.PROMPTS:
+        report.attempt(
+            "prompts", str(prompts), lambda prompts=prompts: prompt_speed(report, prompts, tune)
+        )
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from checks.attention_launches import Build
-from checks.attention_steps import Step, make_step, plan_of
+from checks.attention_steps import Step, make_step, plan_of, wide_norms
 from torch.nn import functional
 
 from rtp_kernels.paged_attention.choice import DecodeChoice, RaggedChoice, choose, choose_ragged
@@ -94,6 +94,8 @@ def decoding() -> Iterator[Comparison]:
     for rotary in (0, 32, 64):
         yield Comparison(f"rotary {rotary}", plain, some(8, 500), options={"rotary_dim": rotary})
     yield Comparison("no norm", plain, some(8, 500), options={"norm": None})
+    bare = {"norm": None, "rotary_dim": 0}
+    yield Comparison("keys as they came", plain, some(8, 500), options=bare)
     yield Comparison("float32 norms", plain, some(8, 500), options={"norm": torch.float32})
     quiet = [n % 3 != 0 for n in range(12)]
     yield Comparison("rows that do not write", plain, some(12, 900), options={"writes": quiet})
@@ -139,18 +141,25 @@ def prompts() -> Iterator[Comparison]:
     partial = {"rotary_dim": 32}
     yield Comparison("prompts, rotary 32", geometry_of(dim=80), *mixed, options=partial)
     yield Comparison("prompts, no norm", geometry_of(), *mixed, options={"norm": None})
+    bare = {"norm": None, "rotary_dim": 0}
+    yield Comparison("prompts, keys as they came", geometry_of(), *mixed, options=bare)
     for choice in (RaggedChoice(128, 64, 8, 3, 128), RaggedChoice(128, 128, 8, 2, 128)):
         name = f"prompts, blocks of {choice.block}, tiles of {choice.tile}"
         yield Comparison(name, geometry_of(), *mixed, choice=choice)
 
 
 def torch_bf16(step: Step) -> torch.Tensor:
-    """torch's attention in bfloat16 on gathered keys: what the error is measured against."""
+    """torch's attention in bfloat16 on gathered keys: what the error is measured against.
+
+    Its q and k are normed and rotated in float32 and rounded once, as the kernels round theirs,
+    and its weights are bfloat16 too: it rounds where they do.
+    """
     geometry, plan = step.geometry, plan_of(step, True)
     dtype = step.qkv.dtype
     live = [bool(row) for row, n in zip(step.rows, step.new, strict=True) for _ in range(n)]
     rows = torch.tensor(live, device=step.qkv.device)
-    q, k, v = (x.to(dtype) for x in split_heads(step.qkv[rows].float(), plan, geometry, step.norms))
+    heads = split_heads(step.qkv[rows].float(), plan, geometry, wide_norms(step))
+    q, k, v = (x.to(dtype) for x in heads)
     planes = tuple(plane.nan_to_num(0.0) for plane in step.planes)
     write(planes[0], planes[1], k, v, plan)
     out = torch.zeros(step.tokens, geometry.num_heads, geometry.head_dim, device=q.device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -96,39 +96,3 @@ def compile_builds(builds: Sequence[Build]) -> list[str]:
     seconds = time.perf_counter() - began
     print(f"compiled {len(wanted)} launches in {seconds:.1f} s, {len(errors)} failed", flush=True)
     return errors
-
-
-def graph_of(calls: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """Capture after one run outside."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        calls()
-    torch.cuda.current_stream().wait_stream(stream)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        calls()
-    return graph
-
-
-def milliseconds(run: Callable[[], None], repeats: int = 7) -> float:
-    """Median of timed runs, after one that is not."""
-    run()
-    times = []
-    for _ in range(repeats):
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        run()
-        stop.record()
-        stop.synchronize()
-        times.append(start.elapsed_time(stop))
-    return sorted(times)[len(times) // 2]
-
-
-def copy_bandwidth() -> float:
-    """Bytes a second the card copies, read and written counted, over 2 GiB."""
-    source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    graph = graph_of(lambda: [target.copy_(source) for _ in range(4)] and None)
-    return 4 * 2 * source.numel() / milliseconds(graph.replay) * 1e3

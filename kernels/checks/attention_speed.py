@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from checks.attention_launches import Build, graph_of, milliseconds, scratch_of
+from checks.attention_launches import Build, scratch_of
+from checks.timing import milliseconds, recorded
 from torch import Tensor
 
 from rtp_kernels.paged_attention import dense
@@ -19,6 +20,7 @@ from rtp_kernels.paged_attention.decode import decode
 from rtp_kernels.paged_attention.plan import Geometry
 from rtp_kernels.paged_attention.ragged import ragged, store
 from rtp_kernels.paged_attention.tables import StepTables
+from rtp_kernels.step_attention.triton import TritonStepAttention
 
 HEADS, KV_HEADS, DIM = 32, 8, 128
 MAX_BYTES = 6 << 30
@@ -29,7 +31,10 @@ DECODE = (
     (8, 8192), (32, 8192), (1, 8192), (1, 32768),
 )  # fmt: skip
 VERIFY = tuple(itertools.product((1, 8, 32), (5, 8)))
-PROMPTS = ((1, 1024, 0), (1, 8192, 0), (8, 2048, 0), (16, 1024, 0), (1, 2048, 6144))
+PROMPTS = (
+    (1, 512, 0), (2, 512, 0), (1, 1024, 0), (16, 1024, 0), (1, 2048, 0), (8, 2048, 0),
+    (1, 4200, 0), (1, 8000, 0), (1, 8192, 0), (1, 2048, 2048), (1, 2048, 6144), (1, 8192, 8192),
+)  # fmt: skip
 RAGGED = tuple(
     RaggedChoice(block, tile, warps, stages, DIM)
     for block, tile, warps, stages in (
@@ -139,7 +144,7 @@ def decode_us(shape: Shape, layers: Layers, choice: DecodeChoice) -> float:
                 shape.new, scratch, context=shape.context, choice=choice,
             )  # fmt: skip
 
-    return milliseconds(graph_of(run).replay) * 1e3 / calls
+    return milliseconds(recorded(run).replay, 7, 1) * 1e3 / calls
 
 
 def goal(shape: Shape) -> float | None:
@@ -177,63 +182,70 @@ def decode_builds(tune: bool) -> list[Build]:
     return builds
 
 
-def prompt_builds() -> list[Build]:
-    return [Build(geometry_of(16), one) for one in {*RAGGED, choose_ragged(geometry_of(16))}]
+def prompt_choices(tune: bool) -> list[RaggedChoice]:
+    """The table's, first; with `tune`, its neighbours."""
+    return list(dict.fromkeys([choose_ragged(geometry_of(16)), *(RAGGED if tune else ())]))
+
+
+def prompt_builds(tune: bool) -> list[Build]:
+    return [Build(geometry_of(16), one) for one in prompt_choices(tune)]
 
 
 @dataclass(frozen=True)
 class PromptTime:
-    """One way to attend: TFLOP/s of causal attention alone; `store_us` of what goes before."""
+    """One way to attend, or what goes before: `ms` from a graph, `eager_ms` launched one by one.
+
+    rate: TFLOP/s of causal attention alone; for `store`, GB/s of what it reads and writes.
+    """
 
     prompts: str
     form: str
     ms: float
-    tflops: float
+    eager_ms: float
+    rate: float
+    unit: str
 
 
-def prompt_times(batch: int, length: int, prefix: int) -> Iterator[PromptTime]:
+def prompt_times(batch: int, length: int, prefix: int, tune: bool) -> Iterator[PromptTime]:
     """Every form on `batch` rows of `length` new tokens after `prefix`."""
     geometry = geometry_of(16)
     context = prefix + length
     layers = Layers(batch, context, 16, [context] * batch, length)
     pairs = batch * HEADS * length * (prefix + (length + 1) / 2)
     name = f"{batch} x {length}" + (f" after {prefix}" if prefix else "")
+    step, runs = TritonStepAttention(uses_dense=True), ((length, prefix),) * batch
 
-    def timed(form: str, call: Callable[[int], object]) -> PromptTime:
+    def timed(form: str, call: Callable[..., object], *more: RaggedChoice) -> PromptTime:
         def run() -> None:
             for layer in range(layers.count):
-                call(layer)
+                call(layer, *more)
 
-        ms = milliseconds(run, 5) / layers.count
-        return PromptTime(name, form, ms, 4 * DIM * pairs / ms / 1e9)
+        eager = milliseconds(run, 5, 1) / layers.count
+        ms = milliseconds(recorded(run).replay, 5, 1) / layers.count
+        if form == "store":
+            moved = batch * length * (2 * HEADS + 5 * KV_HEADS) * DIM * 2
+            return PromptTime(name, form, ms, eager, moved / ms / 1e6, "GB/s")
+        return PromptTime(name, form, ms, eager, 4 * DIM * pairs / ms / 1e9, "TFLOP/s")
 
     def stored(layer: int) -> None:
-        store(
-            layers.qkv[layer], layers.planes(layer), layers.tables, geometry, layers.norms, length
-        )
+        planes = layers.planes(layer)
+        store(layers.qkv[layer], planes, layers.tables, geometry, layers.norms, length)
+
+    def paged(layer: int, choice: RaggedChoice) -> None:
+        planes = layers.planes(layer)
+        ragged(layers.qkv[layer], planes, layers.tables, geometry, length, choice=choice)
+
+    def cudnn(layer: int) -> None:
+        tables, planes = layers.tables.block_tables, layers.planes(layer)
+        dense.dense_chunk(layers.qkv[layer], planes, tables, geometry, length, prefix)
+
+    def chosen(layer: int) -> None:
+        planes = layers.planes(layer)
+        step.ragged(layers.qkv[layer], planes, layers.tables, geometry, length, runs)
 
     yield timed("store", stored)
-    for choice in RAGGED:
-        form = f"ragged {choice.block} {choice.tile} w{choice.warps} s{choice.stages}"
-        yield timed(
-            form,
-            lambda layer, choice=choice: ragged(
-                layers.qkv[layer],
-                layers.planes(layer),
-                layers.tables,
-                geometry,
-                length,
-                choice=choice,
-            ),
-        )
-    yield timed(
-        "cudnn",
-        lambda layer: dense.dense_chunk(
-            layers.qkv[layer],
-            layers.planes(layer),
-            layers.tables.block_tables,
-            geometry,
-            length,
-            prefix,
-        ),
-    )
+    for choice in prompt_choices(tune):
+        form = f"Triton {choice.block} {choice.tile} w{choice.warps} s{choice.stages}"
+        yield timed(form, paged, choice)
+    yield timed("cuDNN", cudnn)
+    yield timed("as a step chooses", chosen)

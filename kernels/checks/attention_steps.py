@@ -189,9 +189,12 @@ def live_tokens(step: Step) -> Tensor:
 def expected(step: Step) -> tuple[Tensor, Planes, Tensor]:
     """(out, planes after, lse) in float32, from the step's values as they are rounded.
 
+    Gains of the norms are widened too: next to a gain in half precision the definition rounds
+    the normed head, which kernels need not do.
+
     Rows that do not write see their new tokens all the same: those are stored already.
     """
-    geometry, live = step.geometry, live_tokens(step)
+    geometry, live, norms = step.geometry, live_tokens(step), wide_norms(step)
     heads = geometry.num_heads
     out = torch.zeros(step.tokens, heads * geometry.head_dim, device=step.qkv.device)
     lse = torch.full((step.tokens, heads), -torch.inf, device=step.qkv.device)
@@ -201,10 +204,39 @@ def expected(step: Step) -> tuple[Tensor, Planes, Tensor]:
     # Keys before every window are NaN, which a mask of weights does not hide.
     readable = tuple(plane.nan_to_num(0.0) for plane in whole)
     out[live] = paged_attention(
-        qkv, (readable[0], readable[1]), plan_of(step, True), geometry, step.norms, part
+        qkv, (readable[0], readable[1]), plan_of(step, True), geometry, norms, part
     )
     lse[live] = part
     after = tuple(plane.clone() for plane in whole)
     sizeless = replace(plan_of(step, False), rows=())
-    paged_attention(qkv, (after[0], after[1]), sizeless, geometry, step.norms)
+    paged_attention(qkv, (after[0], after[1]), sizeless, geometry, norms)
     return out, (after[0], after[1]), lse
+
+
+def wide_norms(step: Step) -> tuple[Tensor, Tensor, float] | None:
+    """The norms with gains in float32."""
+    if step.norms is None:
+        return None
+    q_gain, k_gain, eps = step.norms
+    return q_gain.float(), k_gain.float(), eps
+
+
+def stored_right(step: Step, planes: Planes) -> bool:
+    """Whether the step's planes hold what `planes` (float32, of `expected`) say.
+
+    A key that was normed or rotated may be off by its one rounding, and by the order in which
+    float32 added up. Values, keys as they came, and slots the step does not write are equal.
+    """
+    keys, wanted = step.planes[0].float(), planes[0]
+    right = _equal(step.planes[1].float(), planes[1])
+    same = torch.ones(keys.shape[1], dtype=torch.bool, device=keys.device)
+    if step.norms is not None or step.tables.rotary.shape[1]:
+        slots = plan_of(step, False).slots
+        same[slots] = False
+        rounding = torch.finfo(step.planes[0].dtype).eps / 2
+        right &= torch.allclose(keys[:, slots], wanted[:, slots], rtol=rounding, atol=1e-5)
+    return right and _equal(keys[:, same], wanted[:, same])
+
+
+def _equal(got: Tensor, wanted: Tensor) -> bool:
+    return bool(((got == wanted) | (got.isnan() & wanted.isnan())).all())

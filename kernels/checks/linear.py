@@ -25,6 +25,7 @@ from unittest import mock
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 import torch
+from checks.timing import copy_bandwidth, milliseconds, recorded
 from linear_cases import (
     QWEN3_8B,
     SMOLLM2_135M,
@@ -39,7 +40,6 @@ from linear_cases import (
     weight_of,
 )
 from linear_chain import Chain, as_table, compare, tune
-from linear_timing import copy_bandwidth, milliseconds, recorded
 
 from rtp_kernels.gpu.residual import settled
 from rtp_kernels.registry import resolve

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from checks.timing import milliseconds, recorded
 from linear_cases import (
     EPS,
     LAYERS,
@@ -18,7 +19,6 @@ from linear_cases import (
     normal,
     weight_of,
 )
-from linear_timing import milliseconds, recorded
 
 from rtp_kernels.gpu.forms import Choose, Form, default, shape_key, written
 from rtp_kernels.registry import resolve

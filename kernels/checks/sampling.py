@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import statistics
 import sys
 import time
 import traceback
@@ -25,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
+from checks.timing import copy_bandwidth, milliseconds, recorded
 
 from rtp_kernels.sampling import cpu, device, reference
 from rtp_kernels.sampling.batch_reference import SlotState
@@ -215,26 +215,9 @@ def check_verify(vocab: int) -> dict:
 
 
 def graph_time(call: Callable[[int], object], calls: int = 20) -> float:
-    """Microseconds a call, from a graph of `calls` of them; median of 7 replays."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for index in range(3):
-            call(index)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
-        for index in range(calls):
-            call(index)
-    times = []
-    for _ in range(7):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        graph.replay()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(start.elapsed_time(end) * 1e3 / calls)
-    return statistics.median(times)
+    """Microseconds a call, from a graph of `calls` of them."""
+    graph = recorded(lambda: [call(index) for index in range(calls)])
+    return milliseconds(graph.replay, 7) * 1e3 / calls
 
 
 def host_time(call: Callable[[int], object]) -> float:
@@ -248,13 +231,6 @@ def host_time(call: Callable[[int], object]) -> float:
     spent = (time.perf_counter() - start) / 10 * 1e6
     torch.cuda.synchronize()
     return spent
-
-
-def copy_bandwidth() -> float:
-    """Bytes read and written a second by this card's own copy."""
-    source = torch.empty(2**30, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    return 2 * source.numel() / graph_time(lambda _: target.copy_(source), 5) * 1e6
 
 
 def torch_forms(name: str, logits: torch.Tensor) -> Callable[[], object] | None:

@@ -9,9 +9,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rtp_kernels.merge_attention.triton import merge_attention
 from rtp_kernels.paged_attention.plan import Geometry
 
 MAX_HEAD_DIM = 128
+
+
+def available() -> bool:
+    """Whether this device has cuDNN's attention in the form that was measured (sm_90)."""
+    return (
+        torch.cuda.is_available()
+        and torch.backends.cudnn.is_available()
+        and torch.cuda.get_device_capability() == (9, 0)
+    )
 
 
 def suits(geometry: Geometry, keys: int) -> bool:
@@ -49,7 +59,7 @@ def dense_chunk(  # noqa: PLR0913, PLR0917 - what a chunk and a layer consist of
 
     block_tables int32 [batch, max_blocks]. The prefix is gathered from its pages and attended to
     as a whole; cuDNN's causal mask starts at the first key, so the chunk's attention to itself is
-    computed apart, and the two are merged by their log-sum-exp.
+    computed apart, and the two are merged by their log-sum-exp in float32.
     """
     if not prefix:
         return dense_prefill(qkv, geometry, block_tables.shape[0], length, lse)
@@ -59,12 +69,12 @@ def dense_chunk(  # noqa: PLR0913, PLR0917 - what a chunk and a layer consist of
     past = tuple(_gather(plane, block_tables, geometry.block_size, prefix) for plane in planes)
     before, before_log = _attend(q, past[0], past[1], geometry, True, False)
     own, own_log = _attend(q, k, v, geometry, True, True)
-    share = torch.sigmoid(before_log - own_log).to(own.dtype)
-    out = torch.lerp(own, before, share.expand_as(own))
+    parts = torch.stack([part.transpose(1, 2) for part in (before, own)])
+    logs = torch.stack([log.squeeze(-1).transpose(1, 2) for log in (before_log, own_log)])
+    out, both = merge_attention(parts.flatten(1, 2), logs.flatten(1, 2))
     if lse is not None:
-        both = torch.logaddexp(before_log, own_log).squeeze(-1)
-        lse.view(batch, length, -1).copy_(both.transpose(1, 2))
-    return out.transpose(1, 2).reshape(batch * length, -1)
+        lse.copy_(both)
+    return out.flatten(1)
 
 
 def _check(geometry: Geometry, keys: int) -> None:

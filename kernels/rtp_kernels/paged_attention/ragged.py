@@ -35,6 +35,8 @@ from rtp_kernels.paged_attention.strides import plane_strides
 from rtp_kernels.paged_attention.tables import StepTables
 
 Norms = tuple[Tensor, Tensor, float] | None
+_INTEGERS = ["block_tables", "lengths", "starts"]
+"""Rows are taken from anywhere in a step's tables: their alignment must not cost a compilation."""
 _HEADS = 16
 """Heads a program of `store` turns: 16 halves of 128 bytes are one load of four warps."""
 
@@ -99,22 +101,27 @@ def ragged(
     lse: Tensor | None = None,
     *,
     choice: RaggedChoice | None = None,
+    out: Tensor | None = None,
+    tokens: int | None = None,
 ) -> Tensor:
     """Causal attention of every row's new tokens to its keys, the new ones stored already.
 
     qkv as `store` leaves it -> [tokens, heads * head_dim]; lse as in `decode`. The last new token
     sees all keys of its row (bottom-right causal). Tokens past the last row get undefined values.
     Trees are refused with ValueError: `decode` takes those.
+
+    When `tables` has some of the step's rows only, `starts` still count in all of qkv, `out` is
+    where those rows' results go, and `tokens` bounds how many there are.
     """
     if tables.ancestors is not None:
         raise ValueError("tables.ancestors is given: ragged rows are chains, use decode for trees")
     heads, kv_heads, dim = geometry.num_heads, geometry.num_kv_heads, geometry.head_dim
-    tokens, rows = qkv.shape[0], tables.lengths.shape[0]
-    out = torch.empty(tokens, heads * dim, dtype=qkv.dtype, device=qkv.device)
+    tokens = qkv.shape[0] if tokens is None else tokens
+    out = qkv.new_empty(qkv.shape[0], heads * dim) if out is None else out
     if not tokens or not max_new:
         return out
     picked = choice or choose_ragged(geometry)
-    blocks = triton.cdiv(tokens * geometry.group, picked.block) + rows
+    blocks = triton.cdiv(tokens * geometry.group, picked.block) + len(tables.lengths)
     dependent = pdl.dependent_launch()
     attend_rows[(kv_heads, blocks)](
         qkv,
@@ -125,7 +132,7 @@ def ragged(
         out,
         out if lse is None else lse,
         geometry.scale,
-        rows,
+        len(tables.lengths),
         tables.block_tables.stride(0),
         *plane_strides(planes, geometry.block_size),
         HEADS=heads,
@@ -146,7 +153,7 @@ def ragged(
     return out
 
 
-@triton.jit(do_not_specialize=["rows", "table_stride"])
+@triton.jit(do_not_specialize=["rows", "table_stride"], do_not_specialize_on_alignment=_INTEGERS)
 def store_heads(
     qkv, q_norm, k_norm, rotary, k_plane, v_plane, block_tables, lengths, starts, depths, writes,
     eps, rows, table_stride, page_stride, token_stride, head_stride,
@@ -247,7 +254,7 @@ def turn_mixed(
     return turned_1, turned_2, plain_1, plain_2
 
 
-@triton.jit(do_not_specialize=["rows", "table_stride"])
+@triton.jit(do_not_specialize=["rows", "table_stride"], do_not_specialize_on_alignment=_INTEGERS)
 def attend_rows(
     qkv, k_plane, v_plane, block_tables, lengths, starts, out, lse,
     scale, rows, table_stride, page_stride, token_stride, head_stride,

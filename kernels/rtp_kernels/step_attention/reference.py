@@ -19,6 +19,7 @@ from rtp_kernels.paged_attention.tables import StepTables
 Planes = tuple[torch.Tensor, torch.Tensor]
 """K and V of a layer, [kv_heads, slots, head_dim]."""
 HeadNorms = tuple[torch.Tensor, torch.Tensor, float]
+Runs = tuple[tuple[int, int], ...]
 
 
 class StepAttention(Protocol):
@@ -67,8 +68,13 @@ class StepAttention(Protocol):
         tables: StepTables,
         geometry: Geometry,
         max_new: int,
+        runs: Runs | None = None,
     ) -> torch.Tensor:
-        """[tokens, heads * head_dim]; keys are stored already."""
+        """[tokens, heads * head_dim]; keys are stored already.
+
+        `runs`: what the host knows of the rows, if it does, for a choice of form: (new tokens,
+        cached tokens before them) of each. There are no padding rows then.
+        """
         ...
 
     def reset(self) -> None:
@@ -124,9 +130,12 @@ class ReferenceStepAttention:
         tables: StepTables,
         geometry: Geometry,
         max_new: int,
+        runs: Runs | None = None,
     ) -> torch.Tensor:
-        """See `StepAttention`."""
+        """See `StepAttention`. Raises ValueError where `runs` is not what the tables say."""
         del max_new
+        if runs is not None:
+            _compare(runs, tables)
         plan, writers = _plan(tables, geometry, qkv)
         heads, kv_heads = geometry.num_heads, geometry.num_kv_heads
         split = qkv.view(qkv.shape[0], heads + 2 * kv_heads, geometry.head_dim)
@@ -138,6 +147,14 @@ class ReferenceStepAttention:
 
     def reset(self) -> None:
         """Nothing is kept."""
+
+
+def _compare(runs: Runs, tables: StepTables) -> None:
+    new = tables.starts.diff().tolist()
+    lengths = tables.lengths.tolist()
+    found = tuple((n, length - n) for n, length in zip(new, lengths, strict=True))
+    if runs != found:
+        raise ValueError(f"runs {runs} given, but starts and lengths of the tables say {found}")
 
 
 def _plan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import plain_dense
 import pytest
 import torch
 from checks.attention_steps import expected, make_step
@@ -11,19 +12,9 @@ from rtp_kernels.paged_attention.plan import Geometry
 from rtp_kernels.paged_attention.ragged import store
 
 
-def plain(q, k, v, geometry, logs, causal):
-    """What cuDNN computes: causal from the first key on."""
-    k, v = (x.repeat_interleave(geometry.group, 1) for x in (k, v))
-    scores = q @ k.transpose(-1, -2) * geometry.scale
-    if causal:
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
-        scores = scores.masked_fill(~mask, -torch.inf)
-    return scores.softmax(-1) @ v, scores.logsumexp(-1, keepdim=True)
-
-
 @pytest.mark.parametrize(("length", "prefix"), [(20, 0), (17, 16), (7, 37)])
 def test_chunks_after_a_prefix_are_the_definition(length, prefix, monkeypatch):
-    monkeypatch.setattr(dense, "_attend", plain)
+    monkeypatch.setattr(dense, "_attend", plain_dense.attend)
     geometry = Geometry(4, 2, 64, 16, 0.125)
     step = make_step(geometry, [prefix + length] * 2, [length] * 2, gap=8)
     out, _, logs = expected(step)

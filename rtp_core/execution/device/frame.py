@@ -21,7 +21,8 @@ class StepShape:
     """What the host knows of a step: it decides which program runs.
 
     The first `num_single` of `num_rows` rows have one new token; `max_new` is the most of the
-    others. `context` is a bound of all lengths, `width` the blocks a table has.
+    others, and `runs` their (new, cached) tokens. `context` is a bound of all lengths, `width`
+    the blocks a table has.
     """
 
     num_rows: int
@@ -30,6 +31,7 @@ class StepShape:
     max_new: int
     context: int
     width: int
+    runs: tuple[tuple[int, int], ...]
 
     @property
     def decodes(self) -> bool:
@@ -141,10 +143,16 @@ class FrameRing:
 
 
 def in_order(plan: StepPlan) -> list[PlanRow]:
-    """Rows with one new token first."""
+    """Rows with one new token first; of the others, alike ones side by side, to share a call."""
     if all(len(row.token_ids) == 1 for row in plan.rows):
         return list(plan.rows)
-    return sorted(plan.rows, key=lambda row: len(row.token_ids) > 1)
+    return sorted(plan.rows, key=_order)
+
+
+def _order(row: PlanRow) -> tuple[int, int]:
+    """Single tokens stay as they are among each other."""
+    new = len(row.token_ids)
+    return new, row.start if new > 1 else 0
 
 
 def _write(
@@ -169,4 +177,12 @@ def _write(
     host.positions.numpy()[: len(drawing)] = [lengths[number] for number in drawing]
     host.draws.numpy()[: len(drawing)] = [places[number] for number in drawing]
     context = limits.context_of(max(lengths))
-    return StepShape(len(rows), num_single, num_tokens, max(counts), context, limits.width(context))
+    return StepShape(
+        len(rows),
+        num_single,
+        num_tokens,
+        max(counts),
+        context,
+        limits.width(context),
+        tuple(zip(counts[num_single:], (row.start for row in rows[num_single:]), strict=True)),
+    )

@@ -145,6 +145,7 @@ class Programs:
             self.frames.device.starts[: count + 1],
             shape.max_new,
             shape.context,
+            shape.runs,
         )
 
     def _tables(self, rows: slice, context: int) -> tuple[torch.Tensor, ...]:

@@ -18,6 +18,8 @@ class Rows:
     tables: int32 [rows, width] a KV group. lengths int32 [rows]: keys, new ones included.
     starts int32 [rows + 1]: first token of each row among `tokens`.
     max_new: most new tokens of a row; context: a bound of all lengths.
+    runs: (new tokens, cached tokens before them) of every row, where the host knows and there
+    are no padding rows.
     """
 
     num_tokens: int
@@ -26,6 +28,7 @@ class Rows:
     starts: torch.Tensor
     max_new: int
     context: int
+    runs: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,7 @@ class BoundTritonAttention:
     ) -> torch.Tensor:
         tables = _tables(rows, at)
         self._kernels.store(qkv, at.planes, tables, at.geometry, norms, rows.max_new)
-        return self._kernels.ragged(qkv, at.planes, tables, at.geometry, rows.max_new)
+        return self._kernels.ragged(qkv, at.planes, tables, at.geometry, rows.max_new, rows.runs)
 
 
 def _tables(rows: Rows, layer: _Layer) -> StepTables:
