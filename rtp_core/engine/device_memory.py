@@ -44,7 +44,7 @@ def measured_memory(placed: Placed, backend: AttentionBackend, store: KVStore) -
     plan, num_blocks = _largest(limits, len(spec.kv_groups))
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    counts = [num_blocks] * len(spec.kv_groups)
+    counts = [num_blocks + 1] * len(spec.kv_groups)
     memory = store.open(spec.kv_groups, counts, limits.block_size, device)
     _run(placed, backend.bind(spec, memory, limits.block_size), memory, plan)
     peak = torch.cuda.max_memory_allocated() - before - memory.num_bytes
@@ -70,7 +70,7 @@ def _largest(limits: EngineLimits, num_groups: int) -> tuple[StepPlan, int]:
     """Prompts that fill a step, and how many blocks they lie in."""
     rows: list[PlanRow] = []
     starts: list[SequenceStart] = []
-    left, block = limits.max_num_batched_tokens, 0
+    left, block = limits.max_num_batched_tokens, 1  # block 0 is the spare one
     greedy = SamplingParams(temperature=0.0)
     while left and len(rows) < limits.max_num_seqs:
         count = min(left, limits.max_model_len)

@@ -36,12 +36,18 @@ class HostSampler:
     def release(self, sequence_id, slot):
         self._sampler.release(sequence_id)
 
-    def draw(self, rows, frame, logits):
-        assert frame.positions[: len(rows)].tolist() == [
-            row.start + len(row.token_ids) for row in rows
-        ]
-        results, errors = self._sampler.sample(rows, logits.float())
-        ids = [result.token_ids[0] if result.token_ids else 0 for result in results]
+    def draw(self, rows, frame, logits, num_drafts):
+        known = [len(row.token_ids) - row.num_drafts for row in rows]
+        positions = [row.start + count for row, count in zip(rows, known, strict=True)]
+        assert frame.positions[: len(rows)].tolist() == positions
+        groups = logits.float().view(len(rows), 1 + num_drafts, -1)
+        kept = [group[: 1 + row.num_drafts] for group, row in zip(groups, rows, strict=True)]
+        for number, row in enumerate(rows):
+            if num_drafts:
+                drafts = frame.drafts[number * num_drafts :][: row.num_drafts].tolist()
+                assert drafts == list(row.token_ids[known[number] :])
+        results, errors = self._sampler.sample(rows, torch.cat(kept))
+        ids = [result.token_ids[-1] if result.token_ids else 0 for result in results]
         return Drawn(torch.tensor(ids, dtype=torch.int32), lambda: (results, errors))
 
 
@@ -54,7 +60,7 @@ def on_a_device(engine, config, *, most_in_flight=2, capture=True):
     sampler = HostSampler(Sampler(spec.vocab_size, frozenset(engine.info.eos_token_ids)))
     accelerator = HostAccelerator(most_in_flight)
     placed = Placed(plain._model, spec, limits, accelerator)
-    programs = build_programs(placed, attention)
+    programs = build_programs(placed, attention, engine._memory)
     if capture:
         with torch.inference_mode():
             programs.capture()
@@ -76,9 +82,10 @@ def answers(engine, requests):
     raise AssertionError("still busy")
 
 
-def configured(path, memory=2**25):
+def configured(path, memory=2**25, **sections):
     return load_config(
         overrides={
+            **sections,
             "model": str(path),
             "dtype": "float32",
             "max_model_len": 200,
@@ -133,3 +140,21 @@ def test_a_pool_too_small_for_the_batch_changes_nothing(save_model):
     engine = on_a_device(build_engine(few), few)
     assert answers(engine, work) == expected
     assert engine.stats().preemptions > 0
+
+
+@pytest.mark.parametrize(
+    ("architecture", "case"),
+    [("LlamaForCausalLM", "llama3"), ("Gemma3ForCausalLM", "five to one")],
+)
+@pytest.mark.parametrize("capture", [True, False])
+def test_drafts_are_verified(architecture, case, capture, save_model):
+    """Alone in programs that pad them, and beside prompts."""
+    path = save_model(random_model(architecture, case))
+    repeating = [*requests(), *(Request(f"x{n}", (5, 6, 7) * (9 + n), GREEDY) for n in range(3))]
+    expected = answers(build_engine(configured(path)), repeating)
+    drafting = configured(path, speculation={"methods": ["ngram"], "max_draft_tokens": 3})
+    engine = on_a_device(build_engine(drafting), drafting, capture=capture)
+    assert answers(engine, repeating) == expected
+    stats = engine.stats()
+    assert stats.spec_draft_tokens > 0
+    assert stats.spec_accepted_tokens > 0 or architecture == "LlamaForCausalLM"  # it never repeats

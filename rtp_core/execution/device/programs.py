@@ -51,16 +51,22 @@ class Programs:
         self.last_tokens = torch.zeros(
             limits.max_rows, dtype=torch.int32, device=accelerator.device
         )
-        self._every_row = torch.arange(
-            limits.max_rows + 1, dtype=torch.int32, device=accelerator.device
-        )
-        self._captured: dict[tuple[int, int], Captured] = {}
+        rows = torch.arange(limits.max_rows + 1, dtype=torch.int32, device=accelerator.device)
+        self._starts = {count: rows * count for count in self._counts}
+        self._captured: dict[tuple[int, int, int], Captured] = {}
         self._sizes: list[int] = []
         self.attention.reserve(
-            (rows, 1, context)
+            (rows, count, context)
             for rows in range(1, limits.max_rows + 1)
+            for count in self._counts
             for context in limits.contexts
         )
+
+    @property
+    def _counts(self) -> tuple[int, ...]:
+        """New tokens a row that captured programs take: one, or one and its drafts."""
+        drafts = self._limits.max_drafts
+        return (1, 1 + drafts) if drafts else (1,)
 
     def capture(self) -> float:
         """Record decoding for every size and context; seconds it took. Largest first, as their
@@ -68,50 +74,50 @@ class Programs:
         began = time.perf_counter()
         self._sizes = _ladder(self._limits.max_rows)
         shapes = [
-            (size, context)
+            (size, count, context)
+            for count in reversed(self._counts)
             for context in reversed(self._limits.contexts)
             for size in reversed(self._sizes)
         ]
         compiled = self._accelerator.prepare(lambda: [self._decode(*shape) for shape in shapes])
-        for size, context in shapes:
-            self._decode(size, context)
-            replay, logits = self._accelerator.capture(
-                lambda size=size, context=context: self._decode(size, context)
-            )
-            self._captured[size, context] = Captured(replay, logits)
+        for shape in shapes:
+            self._decode(*shape)
+            replay, logits = self._accelerator.capture(lambda shape=shape: self._decode(*shape))
+            self._captured[shape] = Captured(replay, logits)
         seconds = time.perf_counter() - began
         log.info(
             "programs_captured count=%d compiled=%d seconds=%.2f", len(shapes), compiled, seconds
         )
         return seconds
 
-    def padded_rows(self, num_rows: int, decodes: bool) -> int:
+    def padded_rows(self, shape: StepShape) -> int:
         """Rows of the program that serves a step."""
-        if not decodes or not self._sizes:
-            return num_rows
-        return self._sizes[bisect_left(self._sizes, num_rows)]
+        if not shape.new_tokens or not self._sizes:
+            return shape.num_rows
+        return self._sizes[bisect_left(self._sizes, shape.num_rows)]
 
-    def run(self, shape: StepShape, num_picks: int) -> torch.Tensor:
-        """float32 logits [num_picks, vocab] of a step whose frame is on its way."""
-        if not shape.decodes:
+    def run(self, shape: StepShape, num_drawing: int) -> torch.Tensor:
+        """float32 logits [num_drawing * (1 + num_drafts), vocab] of a step whose frame is sent."""
+        num_picks = num_drawing * (1 + shape.num_drafts)
+        if not shape.new_tokens:
             return self._general(shape, num_picks)
-        rows = self.padded_rows(shape.num_rows, decodes=True)
-        captured = self._captured.get((rows, shape.context))
+        key = self.padded_rows(shape), shape.new_tokens, shape.context
+        captured = self._captured.get(key)
         if captured is None:
-            logits = self._decode(rows, shape.context)
+            logits = self._decode(*key)
         else:
             captured.replay()
             logits = captured.logits
-        if num_picks == shape.num_rows:
+        if num_drawing == shape.num_rows:
             return logits[:num_picks]
         return logits[self.frames.device.picks[:num_picks]]
 
-    def _decode(self, num_rows: int, context: int) -> torch.Tensor:
+    def _decode(self, num_rows: int, new_tokens: int, context: int) -> torch.Tensor:
         frame = self.frames.device
-        step = DeviceStep(self._single(num_rows, context), None)
-        ids = self._next_tokens(
-            frame.token_ids[:num_rows], frame.slots[:num_rows], self.last_tokens
-        )
+        step = DeviceStep(self._single(num_rows, new_tokens, context), None)
+        ids = frame.token_ids[: num_rows * new_tokens]
+        if new_tokens == 1:
+            ids = self._next_tokens(ids, frame.slots[:num_rows], self.last_tokens)
         return self._model.logits(self._model.forward(ids, self.attention, step).hidden)
 
     def _general(self, shape: StepShape, num_picks: int) -> torch.Tensor:
@@ -120,18 +126,18 @@ class Programs:
         if num_single:
             known = self._next_tokens(ids[:num_single], frame.slots[:num_single], self.last_tokens)
             ids = torch.cat((known, ids[num_single:]))
-        single = self._single(num_single, shape.context) if num_single else None
+        single = self._single(num_single, 1, shape.context) if num_single else None
         step = DeviceStep(single, self._several(shape))
         hidden = self._model.forward(ids, self.attention, step).hidden
         return self._model.logits(hidden[frame.picks[:num_picks]])
 
-    def _single(self, num_rows: int, context: int) -> Rows:
+    def _single(self, num_rows: int, new_tokens: int, context: int) -> Rows:
         return Rows(
-            num_rows,
+            num_rows * new_tokens,
             self._tables(slice(0, num_rows), context),
             self.frames.device.lengths[:num_rows],
-            self._every_row[: num_rows + 1],
-            1,
+            self._starts[new_tokens][: num_rows + 1],
+            new_tokens,
             context,
         )
 

@@ -19,7 +19,7 @@ from rtp_core.execution.step_runner import Pending
 
 
 class Drawn(NamedTuple):
-    """Token ids int32 [rows] on the device; what reads results and errors once they are there."""
+    """Last token of each row, int32 [rows] on the device; what reads results and errors later."""
 
     token_ids: torch.Tensor
     read: Callable[[], tuple[list[RowResult], dict[str, str]]]
@@ -36,8 +36,11 @@ class DeviceSampler(Protocol):
         """It left the batch."""
         ...
 
-    def draw(self, rows: Sequence[PlanRow], frame: Frame, logits: torch.Tensor) -> Drawn:
-        """float32 logits [rows, padded vocab] of the rows that draw, in the frame's order."""
+    def draw(
+        self, rows: Sequence[PlanRow], frame: Frame, logits: torch.Tensor, num_drafts: int
+    ) -> Drawn:
+        """float32 logits [rows * (1 + num_drafts), padded vocab] of the rows that draw, in the
+        frame's order: after the last known token and after each draft, padded."""
         ...
 
 
@@ -64,9 +67,7 @@ class DeviceRunner:
         """Queue a step."""
         self._apply_deltas(plan)
         rows = in_order(plan)
-        decodes = len(rows[-1].token_ids) == 1
-        padded = self._programs.padded_rows(len(rows), decodes)
-        shape = self._frames.send(rows, padded)
+        shape = self._frames.send(rows, self._programs.padded_rows)
         span = self._accelerator.begin()
         try:
             drawn = self._draw(shape, [row for row in rows if row.samples])
@@ -101,6 +102,6 @@ class DeviceRunner:
         if not sampling:
             return None
         frame = self._frames.device
-        drawn = self._sampler.draw(sampling, frame, logits)
+        drawn = self._sampler.draw(sampling, frame, logits, shape.num_drafts)
         self._programs.last_tokens[frame.draws[: len(sampling)]] = drawn.token_ids
         return drawn

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -11,7 +11,7 @@ from rtp_core.api import PlanRow, RowResult, SequenceStart, TokenLogprob
 from rtp_core.execution.device.frame import Frame
 from rtp_core.execution.device.runner import Drawn
 from rtp_core.sampling.sampler import UNUSABLE
-from rtp_kernels.sampling.device import DrawRows, Logprobs, draw
+from rtp_kernels.sampling.device import DrawRows, Logprobs, draw, verify
 from rtp_kernels.sampling.record import SlotEntry
 from rtp_kernels.sampling.slots import SamplerSlots
 
@@ -49,7 +49,9 @@ class SlotSampler:
         self._facts.pop(sequence_id, None)
         self._joining.pop(slot, None)
 
-    def draw(self, rows: Sequence[PlanRow], frame: Frame, logits: torch.Tensor) -> Drawn:
+    def draw(
+        self, rows: Sequence[PlanRow], frame: Frame, logits: torch.Tensor, num_drafts: int
+    ) -> Drawn:
         """Queues the draw and the way back of its results."""
         if self._joining:
             self._slots.put(list(self._joining.values()))
@@ -57,67 +59,84 @@ class SlotSampler:
         facts = [self._facts[row.sequence_id] for row in rows]
         count = len(rows)
         wanted = [one.logprobs for one in facts if one.logprobs is not None]
-        drawn = draw(
-            logits,
-            self._slots,
-            DrawRows(
-                frame.draws[:count],
-                frame.positions[:count],
-                any(one.random for one in facts),
-                any(one.processed for one in facts),
-                any(one.truncated for one in facts),
-            ),
-            max(wanted) if wanted else None,
+        most = max(wanted) if wanted else None
+        about = DrawRows(
+            frame.draws[:count],
+            frame.positions[:count],
+            any(one.random for one in facts),
+            any(one.processed for one in facts),
+            any(one.truncated for one in facts),
         )
-        back = _Back(drawn.token_ids, drawn.usable, drawn.logprobs)
         names = [row.sequence_id for row in rows]
         counts = [one.logprobs for one in facts]
-        return Drawn(drawn.token_ids, lambda: back.results(names, counts))
+        if not num_drafts:
+            drawn = draw(logits, self._slots, about, most)
+            back = Back(drawn.token_ids[:, None], None, drawn.usable, None, drawn.logprobs)
+            return Drawn(drawn.token_ids, lambda: back.results(names, counts))
+        drafts = frame.drafts[: count * num_drafts].view(count, num_drafts)
+        found = verify(logits, self._slots, about, drafts, None, most)
+        back = Back(found.token_ids, found.counts, found.usable, found.rows, found.logprobs)
+        ends = (found.counts.long() - 1).clamp_(min=0)
+        last = found.token_ids.gather(1, ends[:, None])[:, 0]
+        return Drawn(last, lambda: back.results(names, counts))
 
 
-class _Back:
-    """Results on their way to pinned memory."""
+class Back:
+    """Results on their way to pinned memory.
+
+    token_ids int32 [rows, n], of which `counts` int32 [rows] are meant (None: one each); usable
+    int8 [rows]; `places` int32 like token_ids: the row of `logprobs` behind each (None: the row's).
+    """
 
     def __init__(
-        self, token_ids: torch.Tensor, usable: torch.Tensor, logprobs: Logprobs | None
+        self,
+        token_ids: torch.Tensor,
+        counts: torch.Tensor | None,
+        usable: torch.Tensor,
+        places: torch.Tensor | None,
+        logprobs: Logprobs | None,
     ) -> None:
         self._token_ids, self._usable = _to_host(token_ids), _to_host(usable)
-        self._logprobs = None
+        self._counts = None if counts is None else _to_host(counts)
+        self._places, self._logprobs = None, None
         if logprobs is not None:
+            self._places = None if places is None else _to_host(places)
             parts = (logprobs.chosen, logprobs.top_ids, logprobs.top_values)
             self._logprobs = tuple(map(_to_host, parts))
 
     def results(
-        self, names: Sequence[str], counts: Sequence[int | None]
+        self, names: Sequence[str], wanted: Sequence[int | None]
     ) -> tuple[list[RowResult], dict[str, str]]:
-        """Once the device is done."""
+        """Once the device is done; `wanted` alternatives a row."""
         tokens, usable = self._token_ids.tolist(), self._usable.tolist()
-        logprobs = self._alternatives(tokens, counts)
+        counts = [1] * len(names) if self._counts is None else self._counts.tolist()
+        places = self._rows(tokens)
+        tops = None if self._logprobs is None else [part.tolist() for part in self._logprobs]
         results: list[RowResult] = []
         errors: dict[str, str] = {}
-        for number, name in enumerate(names):
-            if usable[number]:
-                results.append(RowResult(name, (tokens[number],), 0, logprobs[number]))
-            else:
+        for row, name in enumerate(names):
+            if not usable[row]:
                 errors[name] = UNUSABLE
                 results.append(RowResult(name, ()))
+                continue
+            drawn, most = tuple(tokens[row][: counts[row]]), wanted[row]
+            found = None
+            if tops is not None and most is not None:
+                pairs = zip(drawn, places[row], strict=False)
+                found = tuple(_alternatives(token, at, tops, most) for token, at in pairs)
+            results.append(RowResult(name, drawn, len(drawn) - 1, found))
         return results, errors
 
-    def _alternatives(
-        self, tokens: Sequence[int], counts: Sequence[int | None]
-    ) -> Sequence[tuple[TokenLogprob, ...] | None]:
-        if self._logprobs is None:
-            return [None] * len(tokens)
-        chosen, top_ids, top_values = (part.tolist() for part in self._logprobs)
-        found: list[tuple[TokenLogprob, ...] | None] = []
-        for row, (token, count) in enumerate(zip(tokens, counts, strict=True)):
-            if count is None:
-                found.append(None)
-                continue
-            pairs = zip(top_ids[row][:count], top_values[row][:count], strict=True)
-            top = tuple(pair for pair in pairs if pair[0] >= 0)
-            found.append((TokenLogprob(token, chosen[row], top),))
-        return found
+    def _rows(self, tokens: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
+        if self._places is None:
+            return [[row] for row in range(len(tokens))]
+        return self._places.tolist()
+
+
+def _alternatives(token: int, row: int, tops: Sequence[Any], most: int) -> TokenLogprob:
+    chosen, top_ids, top_values = tops
+    pairs = zip(top_ids[row][:most], top_values[row][:most], strict=True)
+    return TokenLogprob(token, chosen[row], tuple(pair for pair in pairs if pair[0] >= 0))
 
 
 def _to_host(tensor: torch.Tensor) -> torch.Tensor:

@@ -12,10 +12,13 @@ from rtp_core.api import PlanRow
 class BatchSlots:
     """One slot a sequence, from the plan that starts it to the plan that releases it.
 
-    Block tables only grow while a sequence holds its slot, so a step adds what is new.
+    Block tables only grow while a sequence holds its slot, so a step adds what is new. Beyond
+    their ends stands the group's `spare` block, which takes what is written there.
     """
 
-    def __init__(self, num_slots: int, max_blocks: int, num_groups: int) -> None:
+    def __init__(self, num_slots: int, max_blocks: int, spare: Sequence[int]) -> None:
+        num_groups = len(spare)
+        self._spare = spare
         self._free = list(range(num_slots - 1, -1, -1))
         self._slots: dict[str, int] = {}
         self._tables = np.zeros((num_groups, num_slots, max_blocks), dtype=np.int32)
@@ -28,8 +31,9 @@ class BatchSlots:
         """A slot with empty tables."""
         slot = self._free.pop()
         self._slots[sequence_id] = slot
-        for lengths in self._lengths:
+        for group, lengths in enumerate(self._lengths):
             lengths[slot] = 0
+            self._tables[group, slot] = self._spare[group]
         return slot
 
     def give(self, sequence_id: str) -> int | None:

@@ -25,7 +25,7 @@ from rtp_core.execution.torch_attention import TorchAttention, layer_geometry
 from rtp_core.models.rope import inverse_frequencies
 from rtp_kernels.paged_attention.plan import Geometry
 from rtp_kernels.paged_attention.rotary import rotary_rows
-from rtp_kernels.paged_attention.tables import StepTables
+from rtp_kernels.paged_attention.tables import MAX_NEW_TOKENS, StepTables
 from rtp_kernels.registry import resolve
 from rtp_kernels.step_attention.reference import StepAttention
 
@@ -64,7 +64,7 @@ class BoundTritonAttention:
             for layer in group.layers:
                 rope = spec.rope_of(layer)
                 if rope not in rotary:
-                    rotary[rope] = _rotary(rope, spec.max_model_len, device)
+                    rotary[rope] = _rotary(rope, spec.max_model_len + MAX_NEW_TOKENS, device)
                 self._layers[layer] = _Layer(number, memory.planes(layer), geometry, rotary[rope])
 
     def run(
