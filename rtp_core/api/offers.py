@@ -33,13 +33,17 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """Bounds the scheduler keeps and parts may size by."""
+    """Bounds the scheduler keeps and parts may size by.
+
+    A prompt that does not fit into a step is cut at a multiple of `chunk_alignment` tokens.
+    """
 
     max_model_len: int
     max_num_seqs: int
     max_num_batched_tokens: int
     block_size: int
     max_draft_tokens: int
+    chunk_alignment: int = 1
 
 
 @dataclass(frozen=True, slots=True)

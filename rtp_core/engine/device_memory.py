@@ -38,16 +38,13 @@ def expected_memory(spec: ModelSpec, limits: EngineLimits, weights_bytes: int) -
 def measured_memory(placed: Placed, backend: AttentionBackend, store: KVStore) -> DeviceMemory:
     """The same once the weights are there: one step of as many tokens as a step may have.
 
-    It also compiles what prompts need.
+    Before that, all kernels that steps need are compiled.
     """
     spec, limits, device = placed.spec, placed.limits, placed.accelerator.device
     plan, num_blocks = _largest(limits, len(spec.kv_groups))
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    counts = [num_blocks + 1] * len(spec.kv_groups)
+    counts = [num_blocks] * len(spec.kv_groups)
     memory = store.open(spec.kv_groups, counts, limits.block_size, device)
-    _run(placed, backend.bind(spec, memory, limits.block_size), memory, plan)
-    peak = torch.cuda.max_memory_allocated() - before - memory.num_bytes
+    peak = _peak(placed, backend.bind(spec, memory, limits.block_size), memory, plan)
     del memory
     gc.collect()
     torch.cuda.empty_cache()
@@ -55,15 +52,19 @@ def measured_memory(placed: Placed, backend: AttentionBackend, store: KVStore) -
     return DeviceMemory(total, total - free, peak + RESERVE)
 
 
-def _run(placed: Placed, attention: BoundAttention, memory: KVMemory, plan: StepPlan) -> None:
-    """Compile for the step, then run it."""
-    runner, _ = build_runner(placed, attention, memory, frozenset())
+def _peak(placed: Placed, attention: BoundAttention, memory: KVMemory, plan: StepPlan) -> int:
+    """Bytes that a step works in."""
+    runner, programs = build_runner(placed, attention, memory, frozenset())
 
-    def step() -> None:
+    def everything() -> None:
+        programs.rehearse()
         runner.launch(plan)()
 
-    placed.accelerator.prepare(step)
-    step()
+    placed.accelerator.prepare(everything)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    runner.launch(plan)()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def _largest(limits: EngineLimits, num_groups: int) -> tuple[StepPlan, int]:

@@ -17,9 +17,11 @@ class DeviceDefaults(NamedTuple):
     block_size: int
     max_num_seqs: int
     max_num_batched_tokens: int
+    chunk_alignment: int
 
 
-DEFAULTS = {"cpu": DeviceDefaults(16, 64, 1024), "cuda": DeviceDefaults(32, 256, 8192)}
+DEFAULTS = {"cpu": DeviceDefaults(16, 64, 1024, 1), "cuda": DeviceDefaults(32, 256, 8192, 2048)}
+"""Chunks of prompts end where the GPU's attention of whole tiles can take up."""
 
 
 def architecture_name(checkpoint: Checkpoint) -> str:
@@ -68,13 +70,16 @@ def engine_limits(config: EngineConfig, max_model_len: int, device: str) -> Engi
     """Bounds from settings, for texts of at most `max_model_len` tokens."""
     unset, scheduling = DEFAULTS[device], config.scheduling
     max_tokens = scheduling.max_num_batched_tokens or unset.max_num_batched_tokens
+    # More running sequences than tokens in a step would only wait for one another.
+    max_seqs = min(scheduling.max_num_seqs or unset.max_num_seqs, max_tokens)
+    left = max_tokens - max_seqs  # a chunk gets that much even beside a full batch
     return EngineLimits(
         max_model_len=max_model_len,
-        # More running sequences than tokens in a step would only wait for one another.
-        max_num_seqs=min(scheduling.max_num_seqs or unset.max_num_seqs, max_tokens),
+        max_num_seqs=max_seqs,
         max_num_batched_tokens=max_tokens,
         block_size=config.kv.block_size or unset.block_size,
         max_draft_tokens=config.speculation.max_draft_tokens if config.speculation.methods else 0,
+        chunk_alignment=unset.chunk_alignment if left >= unset.chunk_alignment else 1,
     )
 
 

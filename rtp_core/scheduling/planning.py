@@ -54,12 +54,24 @@ class Planner:
         for sequence in running:
             if budget <= 0:
                 break
-            if sequence.in_batch and not sequence.draws_its_last:  # else it gave way, or is done
+            if sequence.in_batch and self._can_go_on(sequence, budget):
                 row = self._plan_one(rows, sequence, budget, spare)
                 if row is not None:
                     budget -= len(row.token_ids)
                     spare -= row.num_drafts
         return budget
+
+    def _can_go_on(self, sequence: Sequence, budget: int) -> bool:
+        """Unless its last token is being drawn, or what it may compute ends at no boundary."""
+        if sequence.draws_its_last:
+            return False
+        start = sequence.num_computed
+        return self._chunk_end(start, sequence.num_known, budget) > start
+
+    def _chunk_end(self, start: int, length: int, budget: int) -> int:
+        """As many tokens as the budget allows, or fewer: a part of a prompt ends at a boundary."""
+        end = min(length, start + budget)
+        return end if end == length else end - end % self._limits.chunk_alignment
 
     def _plan_one(
         self, rows: dict[Sequence, PlanRow], sequence: Sequence, budget: int, spare: int
@@ -76,8 +88,10 @@ class Planner:
     def _row(self, sequence: Sequence, budget: int, spare: int) -> PlanRow | None:
         """As many tokens as budget and blocks allow; None when not even one block is left."""
         tokens, start, blocks = sequence.token_ids, sequence.num_computed, sequence.blocks
+        if self._cache.has_windows:  # steps launched before have read what is out of sight now
+            self._cache.drop_outside_windows(blocks, start)
         length = sequence.num_known
-        end = min(length, start + budget)
+        end = self._chunk_end(start, length, budget)
         known = tokens[start:end] if start < len(tokens) else [TO_BE_DRAWN]
         drafts: Items[int] = ()
         if sequence.drafts and end == length:
@@ -118,7 +132,7 @@ class Planner:
             match = self._cache.lookup(sequence.blocks, sequence.token_ids)
             if self._batch.should_wait(sequence, match):
                 continue
-            if not self._fits(match, sequence):
+            if not self._fits(match, sequence) or not self._may_start(match, sequence, budget):
                 break
             budget -= self._enter(rows, sequence, match, budget)
             admitted.append(sequence.sequence_id)
@@ -133,6 +147,11 @@ class Planner:
         """The whole prompt above the watermark, unless nobody else holds blocks."""
         reserve = len(self._batch) > 0
         return self._cache.fits(match, len(sequence.token_ids), reserve=reserve)
+
+    def _may_start(self, match: Match, sequence: Sequence, budget: int) -> bool:
+        """Whether a first chunk fits that ends at a boundary."""
+        start = match.num_blocks * self._cache.block_size
+        return self._chunk_end(start, len(sequence.token_ids), budget) > start
 
     def _enter(
         self, rows: dict[Sequence, PlanRow], sequence: Sequence, match: Match, budget: int

@@ -198,8 +198,6 @@ class Scheduler:
             )
         else:
             self._batch.publish(sequence, computed)
-        if self.cache.has_windows:
-            self.cache.drop_outside_windows(sequence.blocks, sequence.num_computed)
 
     # ---- ends
 

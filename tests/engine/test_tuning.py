@@ -60,9 +60,9 @@ def weights():
 
 def test_a_known_bound_is_used_and_not_measured(monkeypatch):
     bounds: dict[str, int] = {}
-    monkeypatch.setattr(pack, "crossover", lambda calls, dense: 16)
+    monkeypatch.setattr(pack, "crossover", lambda calls, dense, counts: 16)
     monkeypatch.setattr(pack, "_QUIET", 0.0)
-    pack.pack_for_few_rows(weights(), "bfloat16", bounds)
+    pack.pack_for_few_rows(weights(), "bfloat16", bounds=bounds)
     assert list(bounds.values()) == [16]
 
     def never(calls, dense):
@@ -70,14 +70,14 @@ def test_a_known_bound_is_used_and_not_measured(monkeypatch):
 
     monkeypatch.setattr(pack, "crossover", never)
     bounds[next(iter(bounds))] = 2
-    (made,) = pack.pack_for_few_rows(weights(), "bfloat16", bounds).values()
+    (made,) = pack.pack_for_few_rows(weights(), "bfloat16", bounds=bounds).values()
     assert made.max_rows == 2
 
 
 def test_a_measurement_on_a_busy_machine_is_used_but_not_kept(monkeypatch):
     bounds: dict[str, int] = {}
-    monkeypatch.setattr(pack, "crossover", lambda calls, dense: 16)
+    monkeypatch.setattr(pack, "crossover", lambda calls, dense, counts: 16)
     monkeypatch.setattr(pack, "_QUIET", float("inf"))
-    (made,) = pack.pack_for_few_rows(weights(), "bfloat16", bounds).values()
+    (made,) = pack.pack_for_few_rows(weights(), "bfloat16", bounds=bounds).values()
     assert made.max_rows == 16
     assert bounds == {}

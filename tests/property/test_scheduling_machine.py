@@ -49,14 +49,18 @@ POLICIES = (ArrivalPolicy, PriorityPolicy, PrefixPolicy)
 @st.composite
 def shapes(draw, hashers, depths):
     windows = draw(st.sampled_from([(None,), (None,), (None, 5), (6,), (9, None), (None, 1)]))
+    max_num_seqs = draw(st.integers(1, 5))
+    budget = draw(st.sampled_from([2, 5, 8, 40]))
+    alignment = draw(st.sampled_from([1, 1, 2, 3, 8]))
     return Shape(
         num_blocks=draw(st.integers(4, 16)),
         window_blocks=draw(st.one_of(st.none(), st.integers(3, 8))),
         windows=windows,
         prefix_caching=draw(st.sampled_from([True, True, True, False])),
         watermark=draw(st.sampled_from([0.0, 0.1, 0.3])),
-        max_num_seqs=draw(st.integers(1, 5)),
-        max_num_batched_tokens=draw(st.sampled_from([2, 5, 8, 40])),
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=budget,
+        chunk_alignment=alignment if alignment <= budget - max_num_seqs else 1,
         max_model_len=draw(st.sampled_from([20, 40, 64])),
         hasher=draw(st.sampled_from(hashers)),
         eos=frozenset(draw(st.sets(TOKENS, max_size=1))),

@@ -94,6 +94,7 @@ class Shape:
     eos: frozenset = frozenset()
     policy: object = field(default_factory=ArrivalPolicy)
     depth: int = 1
+    chunk_alignment: int = 1
 
     @property
     def num_window_blocks(self):
@@ -273,6 +274,7 @@ class World:
             shape.max_num_batched_tokens,
             shape.block_size,
             shape.max_draft_tokens,
+            shape.chunk_alignment,
         )
         self.scheduler = Scheduler(shape.policy, self.cache, self.limits, self.clock, shape.eos)
         self.runner = CheckingRunner(self)

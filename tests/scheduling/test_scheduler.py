@@ -48,6 +48,15 @@ def test_decoding_rows_come_before_prefills_and_prefills_before_admissions():
     assert rows_of(world)["prefilling/0"].samples
 
 
+def test_parts_of_a_prompt_end_at_boundaries():
+    world = World(num_blocks=64, max_num_seqs=4, max_num_batched_tokens=13, chunk_alignment=8)
+    world.submit("a", [0] * 20, max_tokens=3)
+    world.submit("b", [1] * 9, max_tokens=2)
+    world.drain()
+    chunks = [[len(row.token_ids) for row in plan.rows] for plan in world.plans]
+    assert chunks[:3] == [[8], [12], [1, 9]]  # 8 of 13; then all the rest; what fits beside it
+
+
 def test_a_chunk_that_does_not_reach_the_end_draws_nothing():
     world = World(max_num_batched_tokens=4)
     world.submit("a", [0, 1, 2] * 3, max_tokens=2)

@@ -16,13 +16,14 @@ def _offers():
     from rtp_core.scheduling import plugin as scheduling
     from rtp_core.speculation import plugin as speculation
 
-    # model:transformers reads a checkpoint, not a configuration; it is tried with its own tests
+    # model:transformers reads a checkpoint, not a configuration; loader:dummy reads no file;
+    # attention:triton runs on CUDA only. They are tried with tests of their own.
     return [
         *((offer, None) for offer in scheduling.rtp_scheduling_policies()),
-        *((offer, None) for offer in loading.rtp_weight_loaders()),
+        *((offer, None) for offer in loading.rtp_weight_loaders() if offer.name != "dummy"),
         *((offer, None) for offer in kv.rtp_kv_stores()),
         *((offer, None) for offer in models.rtp_models() if offer.name != "transformers"),
-        *((offer, None) for offer in execution.rtp_attention_backends()),
+        *((offer, None) for offer in execution.rtp_attention_backends() if offer.name == "torch"),
         *((offer, speculation.SpeculationOptions()) for offer in speculation.rtp_speculators()),
     ]
 

@@ -68,27 +68,33 @@ class Programs:
         drafts = self._limits.max_drafts
         return (1, 1 + drafts) if drafts else (1,)
 
+    def rehearse(self) -> None:
+        """Run what `capture` records, once."""
+        for shape in self._shapes():
+            self._decode(*shape)
+
     def capture(self) -> float:
         """Record decoding for every size and context; seconds it took. Largest first, as their
         memory serves the smaller ones."""
         began = time.perf_counter()
+        shapes = self._shapes()
+        for shape in shapes:
+            self._decode(*shape)  # loads its kernels, which a capture cannot
+            replay, logits = self._accelerator.capture(lambda shape=shape: self._decode(*shape))
+            self._captured[shape] = Captured(replay, logits)
         self._sizes = _ladder(self._limits.max_rows)
-        shapes = [
+        seconds = time.perf_counter() - began
+        log.info("programs_captured count=%d seconds=%.2f", len(shapes), seconds)
+        return seconds
+
+    def _shapes(self) -> list[tuple[int, int, int]]:
+        """(rows, new tokens a row, context) of captured programs."""
+        return [
             (size, count, context)
             for count in reversed(self._counts)
             for context in reversed(self._limits.contexts)
-            for size in reversed(self._sizes)
+            for size in reversed(_ladder(self._limits.max_rows))
         ]
-        compiled = self._accelerator.prepare(lambda: [self._decode(*shape) for shape in shapes])
-        for shape in shapes:
-            self._decode(*shape)
-            replay, logits = self._accelerator.capture(lambda shape=shape: self._decode(*shape))
-            self._captured[shape] = Captured(replay, logits)
-        seconds = time.perf_counter() - began
-        log.info(
-            "programs_captured count=%d compiled=%d seconds=%.2f", len(shapes), compiled, seconds
-        )
-        return seconds
 
     def padded_rows(self, shape: StepShape) -> int:
         """Rows of the program that serves a step."""
