@@ -166,7 +166,7 @@ class SchedulingConfig(Section):
     max_num_seqs: int | None = field(
         default=None,
         metadata=rule(
-            "Most sequences in one step; unset is 64 on a CPU, 256 on a GPU.",
+            "Most sequences in one step; unset is 64 on a CPU, 512 on a GPU.",
             low=1,
             flag="--max-num-seqs",
         ),
@@ -174,7 +174,7 @@ class SchedulingConfig(Section):
     max_num_batched_tokens: int | None = field(
         default=None,
         metadata=rule(
-            "Most tokens computed in one step; unset is 1024 on a CPU, 8192 on a GPU.",
+            "Most tokens computed in one step; unset is 1024 on a CPU, 8704 on a GPU.",
             low=1,
             flag="--max-num-batched-tokens",
         ),

@@ -20,8 +20,9 @@ class DeviceDefaults(NamedTuple):
     chunk_alignment: int
 
 
-DEFAULTS = {"cpu": DeviceDefaults(16, 64, 1024, 1), "cuda": DeviceDefaults(32, 256, 8192, 2048)}
-"""Chunks of prompts end where the GPU's attention of whole tiles can take up."""
+DEFAULTS = {"cpu": DeviceDefaults(16, 64, 1024, 1), "cuda": DeviceDefaults(32, 512, 8704, 2048)}
+"""On a GPU 8,192 tokens of prompts fit beside a full batch that decodes, and chunks of prompts end
+where attention of whole tiles can take up."""
 
 
 def architecture_name(checkpoint: Checkpoint) -> str:
