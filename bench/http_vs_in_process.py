@@ -26,7 +26,7 @@ from rtp_core import AsyncLLM, SamplingParams
 from rtp_core.bench.bodies import Served, body_of, inspect
 from rtp_core.bench.own_server import own_server
 from rtp_core.bench.prompts import Ask, random_choices
-from rtp_core.bench.report import Report, Subject, cpu_device, num_threads
+from rtp_core.bench.report import Report, Subject, device_words, num_threads
 from rtp_core.bench.traffic import Route, Send, drive
 from rtp_core.cli.options import engine_parser, parse_config
 from rtp_core.engine.assemble import build_engine
@@ -90,7 +90,7 @@ def main() -> None:
     engine = build_engine(config)
     reader = PromptReader(engine.info, config.model.chat_template)
     llm = AsyncLLM(ThreadBackend(engine), reader)
-    subject = Subject(engine.info.name, cpu_device(torch.get_num_threads()))
+    subject = Subject(engine.info.name, device_words("auto", torch.get_num_threads()))
     lengths = {"input_len": arguments.input_len, "output_len": arguments.output_len}
     report = Report("http_vs_in_process", subject, {**lengths, "repeats": arguments.repeats})
     with own_server(config) as server:

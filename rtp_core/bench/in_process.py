@@ -17,7 +17,7 @@ from rtp_core.bench.offline import (
     throughput_results,
 )
 from rtp_core.bench.prompts import Ask, random_prompts, token_ids
-from rtp_core.bench.report import Report, Subject, cpu_device
+from rtp_core.bench.report import Report, Subject, device_words
 from rtp_core.bench.rival import Rival, RivalRun, Skipped, against, as_results, open_rival
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.assemble import build_engine
@@ -77,6 +77,7 @@ class _Trial:
         if how.threads is not None:
             torch.set_num_threads(how.threads)
         self.engine: Engine = build_engine(config)
+        self._device = config.model.device
         self.ours: list[Run] = []
         self.prompts: list[Batch] = []
         self._load = load
@@ -90,7 +91,7 @@ class _Trial:
         """An empty report of this trial."""
         info, how = self.engine.info, self._how
         known = {"repeats": how.repeats, "warmup": how.warmup, "dtype": info.dtype, **params}
-        subject = Subject(info.name, cpu_device(torch.get_num_threads()))
+        subject = Subject(info.name, device_words(self._device, torch.get_num_threads()))
         return Report(command, subject, {**asdict(self._load), **known})
 
     def random_batch(self, number: int) -> Batch:

@@ -12,7 +12,7 @@ from rtp_core.bench.client import Record, fetch, stream
 from rtp_core.bench.own_server import OwnServer, own_server
 from rtp_core.bench.prompts import Ask
 from rtp_core.bench.read_speed import evict, read_speed, weight_files
-from rtp_core.bench.report import Report, Subject, cpu_device, num_threads
+from rtp_core.bench.report import Report, Subject, device_words, num_threads
 from rtp_core.bench.summary import spread
 from rtp_core.config.schema import EngineConfig
 from rtp_core.errors import EngineDeadError
@@ -36,7 +36,7 @@ def load(config: EngineConfig, repeats: int, *, cold: bool, threads: int | None)
     """
     files = weight_files(config.model.path)
     params = {"repeats": repeats, "cache": "evicted" if cold else "resident"}
-    subject = Subject(config.model.path, cpu_device(num_threads(threads)))
+    subject = Subject(config.model.path, device_words(config.model.device, num_threads(threads)))
     report = Report("load", subject, params)
     starts: list[Start] = []
     limits: list[float] = []

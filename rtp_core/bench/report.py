@@ -14,6 +14,7 @@ from typing import Any
 from rtp_core import __version__
 from rtp_core.config.environment import process_environment
 from rtp_core.engine.cores import usable_cores
+from rtp_core.engine.devices import pick_device
 
 SCHEMA = 1
 
@@ -81,8 +82,12 @@ def load_average() -> float:
     return round(os.getloadavg()[0], 2)
 
 
-def cpu_device(num_threads: int) -> str:
-    """The words for a CPU."""
+def device_words(setting: str, num_threads: int) -> str:
+    """The words for the device that ``model.device`` means here."""
+    if pick_device(setting) == "cuda":
+        import torch
+
+        return f"cuda, {torch.cuda.get_device_name()}"
     return f"cpu, {num_threads} threads, {processor_name()}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from rtp_core.bench.bodies import PATHS, Served, inspect
 from rtp_core.bench.client import Record, Target, fetch, stream
 from rtp_core.bench.own_server import own_server
-from rtp_core.bench.report import Subject, cpu_device, num_threads
+from rtp_core.bench.report import Subject, device_words, num_threads
 from rtp_core.bench.service_level import Goals
 from rtp_core.bench.traffic import Route
 from rtp_core.config.schema import EngineConfig
@@ -65,7 +65,7 @@ def open_session(where: Where, show: Callable[[str], None]) -> Iterator[Session]
         return
     with own_server(where.config, where.threads) as server:
         served = asyncio.run(inspect(server.target))
-        device = cpu_device(num_threads(where.threads))
+        device = device_words(where.config.model.device, num_threads(where.threads))
         subject = Subject(served.name, device)
         yield Session(server.target, served, subject, server.alive, show)
 

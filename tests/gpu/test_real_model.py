@@ -85,8 +85,9 @@ def test_seeded_draws_repeat(llm):
     first, second = (llm.generate([prompt], drawn)[0] for _ in range(2))
     assert [one.token_ids for one in first.outputs] == [one.token_ids for one in second.outputs]
     assert first.outputs[0].token_ids != first.outputs[1].token_ids
-    best = first.outputs[0].logprobs[0]
-    assert best[first.outputs[0].token_ids[0]].logprob <= 0.0
+    drawn_first = first.outputs[0].logprobs[0]
+    assert drawn_first.logprob <= 0.0
+    assert len(drawn_first.top) == 3
 
 
 def test_penalties_and_bias_reach_the_device(llm):
