@@ -53,6 +53,7 @@ from rtp_core.api.offers import (
 )
 from rtp_core.api.plans import (
     TO_BE_DRAWN,
+    UNUSABLE_LOGITS,
     FeatureSpan,
     PlanRow,
     RowResult,
@@ -106,6 +107,7 @@ from rtp_core.api.weights import (
 __all__ = [
     "API_VERSION",
     "TO_BE_DRAWN",
+    "UNUSABLE_LOGITS",
     "AttentionBackend",
     "AttentionPlan",
     "BlockCopy",

@@ -22,6 +22,10 @@ Such a step is planned while the one before it runs; only the device knows the t
 """
 
 
+UNUSABLE_LOGITS = "the model produced unusable logits (NaN or all minus infinity)"
+"""Why a sequence ends of which no token can be drawn."""
+
+
 class FeatureSpan(NamedTuple):
     """Rows `start` … `start + length` of the step's tokens take encoder features instead."""
 

@@ -11,13 +11,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from rtp_core.api import PlanRow, RowResult, SequenceStart, TokenLogprob
+from rtp_core.api import UNUSABLE_LOGITS, PlanRow, RowResult, SequenceStart, TokenLogprob
 from rtp_core.sampling.state import SequenceState
 from rtp_kernels.sampling.best import best
 from rtp_kernels.sampling.cpu import sample as draw_token
 from rtp_kernels.sampling.reference import Draw
-
-UNUSABLE = "the model produced unusable logits (NaN or all minus infinity)"
 
 
 class Sampler:
@@ -62,7 +60,7 @@ class Sampler:
             here = slice(at, at + count)
             at += count
             if not all(usable[here]):
-                errors[row.sequence_id] = UNUSABLE
+                errors[row.sequence_id] = UNUSABLE_LOGITS
                 results.append(RowResult(row.sequence_id, ()))
                 continue
             if count == 1 and self._states[row.sequence_id].takes_argmax:

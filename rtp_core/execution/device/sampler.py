@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from rtp_core.api import PlanRow, RowResult, SequenceStart, TokenLogprob
+from rtp_core.api import UNUSABLE_LOGITS, PlanRow, RowResult, SequenceStart, TokenLogprob
 from rtp_core.execution.device.frame import Frame
 from rtp_core.execution.device.runner import Drawn
-from rtp_core.sampling.sampler import UNUSABLE
 from rtp_kernels.sampling.device import DrawRows, Logprobs, draw, verify
 from rtp_kernels.sampling.record import SlotEntry
 from rtp_kernels.sampling.slots import SamplerSlots
@@ -116,7 +115,7 @@ class Back:
         errors: dict[str, str] = {}
         for row, name in enumerate(names):
             if not usable[row]:
-                errors[name] = UNUSABLE
+                errors[name] = UNUSABLE_LOGITS
                 results.append(RowResult(name, ()))
                 continue
             drawn, most = tuple(tokens[row][: counts[row]]), wanted[row]
