@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from triton import knobs
 
 from rtp_core.api import Request, SamplingParams
 from rtp_core.config.read import load_config
@@ -181,6 +182,17 @@ def prefill(bench: Bench, batch: int, length: int, rate: float) -> dict:
     }
 
 
+def count_compilations() -> list[str]:
+    """Names of kernels that are compiled from now on; a server that serves compiles none."""
+    found: list[str] = []
+
+    def compiled(*, fn: Any, **_: Any) -> None:
+        found.append(fn.name)
+
+    knobs.runtime.jit_post_compile_hook = compiled
+    return found
+
+
 def show(name: str, found: dict) -> None:
     print(name, " ".join(f"{key} {value:.5g}" for key, value in found.items()), flush=True)
 
@@ -198,6 +210,7 @@ def main() -> None:
     results["start"] = {one.name: one.seconds for one in engine.info.start.phases}
     show(results["device"], card)
     show("start", results["start"])
+    late = count_compilations()
     bench = Bench(engine, SHAPE["vocab_size"])
     bench.submit(64, 8)
     bench.drain()
@@ -217,6 +230,8 @@ def main() -> None:
         found = bench.all_at_once(*map(int, one.split("x")))
         results[f"throughput {one}"] = found
         show(f"throughput {one}", found)
+    results["compiled_while_serving"] = late
+    print("compiled while serving:", *late, flush=True)
     if flags.json:
         flags.json.write_text(json.dumps(results, indent=1))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 
 import torch
 
@@ -24,6 +25,13 @@ from rtp_core.execution.device.build import Placed, build_runner
 RESERVE = 512 * 2**20
 """Bytes for captured programs, libraries' work space and fragments."""
 
+_SMALL = ((40,), (24, 40, 40), (1, 1, 40), (5,) * 16)
+"""Tokens of the prompts of small steps: their kernels are others than a large step's."""
+_SMALL_BLOCKS = 1 + max(map(sum, _SMALL))
+"""More than they lie in, whatever the size of a block."""
+_PROBES = tuple(f"probe/{number}" for number in range(1024))
+"""Names of probing sequences; each step releases those of the one before."""
+
 
 def expected_memory(spec: ModelSpec, limits: EngineLimits, weights_bytes: int) -> DeviceMemory:
     """From shapes: the widest activations of one layer, and logits of every sequence."""
@@ -42,7 +50,7 @@ def measured_memory(placed: Placed, backend: AttentionBackend, store: KVStore) -
     """
     spec, limits, device = placed.spec, placed.limits, placed.accelerator.device
     plan, num_blocks = _largest(limits, len(spec.kv_groups))
-    counts = [num_blocks] * len(spec.kv_groups)
+    counts = [max(num_blocks, _SMALL_BLOCKS)] * len(spec.kv_groups)
     memory = store.open(spec.kv_groups, counts, limits.block_size, device)
     peak = _peak(placed, backend.bind(spec, memory, limits.block_size), memory, plan)
     del memory
@@ -54,10 +62,14 @@ def measured_memory(placed: Placed, backend: AttentionBackend, store: KVStore) -
 
 def _peak(placed: Placed, attention: BoundAttention, memory: KVMemory, plan: StepPlan) -> int:
     """Bytes that a step works in."""
-    runner, programs = build_runner(placed, attention, memory, frozenset())
+    runner, _ = build_runner(placed, attention, memory, frozenset())
+    limits, num_groups = placed.limits, len(placed.spec.kv_groups)
 
     def everything() -> None:
-        programs.rehearse()
+        runner.rehearse(limits.max_num_seqs)
+        for counts in _SMALL:
+            if _fits(counts, limits):
+                runner.launch(_prompts(counts, limits.block_size, num_groups)[0])()
         runner.launch(plan)()
 
     placed.accelerator.prepare(everything)
@@ -67,18 +79,33 @@ def _peak(placed: Placed, attention: BoundAttention, memory: KVMemory, plan: Ste
     return torch.cuda.max_memory_allocated() - before
 
 
+def _fits(counts: Sequence[int], limits: EngineLimits) -> bool:
+    return (
+        len(counts) <= limits.max_num_seqs
+        and max(counts) <= limits.max_model_len
+        and sum(counts) <= limits.max_num_batched_tokens
+    )
+
+
 def _largest(limits: EngineLimits, num_groups: int) -> tuple[StepPlan, int]:
     """Prompts that fill a step, and how many blocks they lie in."""
+    left, counts = limits.max_num_batched_tokens, []
+    while left and len(counts) < limits.max_num_seqs:
+        counts.append(min(left, limits.max_model_len))
+        left -= counts[-1]
+    return _prompts(counts, limits.block_size, num_groups)
+
+
+def _prompts(counts: Sequence[int], block_size: int, num_groups: int) -> tuple[StepPlan, int]:
+    """A step of prompts of so many tokens, and how many blocks they lie in."""
     rows: list[PlanRow] = []
     starts: list[SequenceStart] = []
-    left, block = limits.max_num_batched_tokens, 1  # block 0 is the spare one
-    greedy = SamplingParams(temperature=0.0)
-    while left and len(rows) < limits.max_num_seqs:
-        count = min(left, limits.max_model_len)
-        table = range(block, block - (-count // limits.block_size))
-        name = f"probe/{len(rows)}"
+    block = 1  # block 0 is the spare one
+    for number, count in enumerate(counts):
+        table = range(block, block - (-count // block_size))
+        name = f"probe/{number}"
         rows.append(PlanRow(name, [0] * count, 0, 0, True, (table,) * num_groups))
+        greedy = SamplingParams(temperature=0.0)
         starts.append(SequenceStart(name, greedy, 0, 0, (0,) * count, count))
-        left, block = left - count, table.stop
-    released = tuple(row.sequence_id for row in rows)  # of the run before
-    return StepPlan(0, tuple(rows), tuple(starts), released), block
+        block = table.stop
+    return StepPlan(0, tuple(rows), tuple(starts), _PROBES), block

@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 
 from rtp_kernels.paged_attention import decode, dense, ragged
+from rtp_kernels.paged_attention.choice import choose, power_of_2
 from rtp_kernels.paged_attention.plan import Geometry
 from rtp_kernels.paged_attention.tables import Scratch, StepTables
 from rtp_kernels.step_attention.parts import Part, cut
@@ -32,7 +33,7 @@ class TritonStepAttention:
         device: torch.device | str,
     ) -> None:
         """See `StepAttention`; captured launches keep the addresses."""
-        shapes = tuple(shapes)
+        shapes = {(power_of_2(rows), new, context) for rows, new, context in shapes}
         found = [Scratch.for_steps(geometry, shapes, device) for geometry in geometries]
         self._scratch = Scratch(
             max((one.partial for one in found), key=len),
@@ -52,9 +53,20 @@ class TritonStepAttention:
         """One kernel."""
         if self._scratch is None:
             raise RuntimeError("reserve work space before the first step")
-        new_tokens = qkv.shape[0] // tables.lengths.shape[0]
+        rows = tables.lengths.shape[0]
+        new_tokens = qkv.shape[0] // rows
+        # A few choices serve all numbers of rows, so that all are compiled at the start.
+        choice = choose(geometry, power_of_2(rows), new_tokens, context)
         return decode.decode(
-            qkv, planes, tables, geometry, norms, new_tokens, self._scratch, context=context
+            qkv,
+            planes,
+            tables,
+            geometry,
+            norms,
+            new_tokens,
+            self._scratch,
+            context=context,
+            choice=choice,
         )
 
     def store(

@@ -74,10 +74,7 @@ def build_runner(
 
     programs = build_programs(placed, attention, memory)
     sampler = SlotSampler(
-        placed.limits.max_num_seqs,
-        placed.spec.vocab_size,
-        eos_token_ids,
-        placed.accelerator.device,
+        placed.limits, placed.spec.vocab_size, eos_token_ids, placed.accelerator.device
     )
     return DeviceRunner(programs, memory, sampler, placed.accelerator), programs
 

@@ -36,6 +36,10 @@ class DeviceSampler(Protocol):
         """It left the batch."""
         ...
 
+    def rehearse(self, num_rows: int) -> None:
+        """Draw once in every way there is, for up to `num_rows` sequences of no meaning."""
+        ...
+
     def draw(
         self, rows: Sequence[PlanRow], frame: Frame, logits: torch.Tensor, num_drafts: int
     ) -> Drawn:
@@ -61,6 +65,12 @@ class DeviceRunner:
         self._sampler = sampler
         self._accelerator = accelerator
         self.most_in_flight = accelerator.most_in_flight
+
+    @torch.inference_mode()
+    def rehearse(self, num_rows: int) -> None:
+        """Run every captured program and every way to draw once; prompts need plans."""
+        self._programs.rehearse()
+        self._sampler.rehearse(num_rows)
 
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> Pending:

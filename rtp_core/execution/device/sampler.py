@@ -7,7 +7,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from rtp_core.api import UNUSABLE_LOGITS, PlanRow, RowResult, SequenceStart, TokenLogprob
+from rtp_core.api import (
+    UNUSABLE_LOGITS,
+    EngineLimits,
+    PlanRow,
+    RowResult,
+    SequenceStart,
+    TokenLogprob,
+)
 from rtp_core.execution.device.frame import Frame
 from rtp_core.execution.device.runner import Drawn
 from rtp_kernels.sampling.device import DrawRows, Logprobs, draw, verify
@@ -28,9 +35,14 @@ class SlotSampler:
     """`runner.DeviceSampler`. Sequences that join wait for the next draw."""
 
     def __init__(
-        self, num_slots: int, vocab_size: int, eos_token_ids: frozenset[int], device: str
+        self,
+        limits: EngineLimits,
+        vocab_size: int,
+        eos_token_ids: frozenset[int],
+        device: str,
     ) -> None:
-        self._slots = SamplerSlots(num_slots, vocab_size, device)
+        self._slots = SamplerSlots(limits.max_num_seqs, vocab_size, device)
+        self._max_drafts = limits.max_draft_tokens
         self._eos = eos_token_ids
         self._joining: dict[int, SlotEntry] = {}
         self._facts: dict[str, _Facts] = {}
@@ -47,6 +59,24 @@ class SlotSampler:
         """It left; what its slot holds no longer matters."""
         self._facts.pop(sequence_id, None)
         self._joining.pop(slot, None)
+
+    def rehearse(self, num_rows: int) -> None:
+        """See `runner.DeviceSampler`."""
+        slots, device = self._slots, self._slots.device
+        slots.put([SlotEntry(0, presence_penalty=1.0, bias={0: 1.0})])
+        for count in dict.fromkeys((1, 2, min(16, num_rows), num_rows)):
+            logits = torch.zeros(count, slots.vocab_size, device=device)
+            places = torch.arange(count, dtype=torch.int32, device=device)
+            for facts in ((False, False), (True, False), (True, True)):
+                for processed in (False, True):
+                    about = DrawRows(places, places, facts[0], processed, facts[1])
+                    draw(logits, slots, about)
+            draw(logits, slots, about, 1)
+            if self._max_drafts:
+                drafts = places[:, None].expand(count, self._max_drafts).contiguous()
+                rows = logits.repeat_interleave(1 + self._max_drafts, dim=0)
+                verify(rows, slots, about, drafts)
+        slots.clear((0,))
 
     def draw(
         self, rows: Sequence[PlanRow], frame: Frame, logits: torch.Tensor, num_drafts: int
