@@ -62,21 +62,26 @@ class SlotSampler:
 
     def rehearse(self, num_rows: int) -> None:
         """See `runner.DeviceSampler`."""
+        self._rehearse(num_rows)
+        # Penalties have a table of counts, and their kernels are others.
+        self._slots.put([SlotEntry(0, presence_penalty=1.0, bias={0: 1.0})])
+        self._rehearse(num_rows)
+        self._slots.clear((0,))
+
+    def _rehearse(self, num_rows: int) -> None:
         slots, device = self._slots, self._slots.device
-        slots.put([SlotEntry(0, presence_penalty=1.0, bias={0: 1.0})])
         for count in dict.fromkeys((1, 2, min(16, num_rows), num_rows)):
             logits = torch.zeros(count, slots.vocab_size, device=device)
             places = torch.arange(count, dtype=torch.int32, device=device)
-            for facts in ((False, False), (True, False), (True, True)):
+            for random, truncated in ((False, False), (True, False), (True, True)):
                 for processed in (False, True):
-                    about = DrawRows(places, places, facts[0], processed, facts[1])
-                    draw(logits, slots, about)
+                    draw(logits, slots, DrawRows(places, places, random, processed, truncated))
+            about = DrawRows(places, places)
             draw(logits, slots, about, 1)
             if self._max_drafts:
                 drafts = places[:, None].expand(count, self._max_drafts).contiguous()
                 rows = logits.repeat_interleave(1 + self._max_drafts, dim=0)
                 verify(rows, slots, about, drafts)
-        slots.clear((0,))
 
     def draw(
         self, rows: Sequence[PlanRow], frame: Frame, logits: torch.Tensor, num_drafts: int
