@@ -89,10 +89,14 @@ def check_device() -> Finding:
         import torch
     except ImportError:
         return Finding("device", "torch is missing", "pip install torch")
-    product = torch.ones(8, 8, dtype=torch.bfloat16) @ torch.ones(8, 8, dtype=torch.bfloat16)
-    right = bool((product == 8).all())
-    remedy = None if right else "reinstall torch: a bfloat16 product is wrong on this CPU"
-    return Finding("device", f"cpu, torch {torch.__version__}", remedy)
+    from rtp_core.engine.devices import pick_device, unusable_gpu
+
+    device = pick_device("auto")
+    ones = torch.ones(8, 8, dtype=torch.bfloat16, device=device)
+    right = bool((ones @ ones == 8).all())
+    remedy = None if right else f"reinstall torch: a bfloat16 product is wrong on this {device}"
+    name = torch.cuda.get_device_name() if device == "cuda" else f"cpu ({unusable_gpu()})"
+    return Finding("device", f"{name}, torch {torch.__version__}", remedy)
 
 
 def check_plugins() -> Finding:

@@ -73,8 +73,12 @@ def can_keep_codes(form: WeightForm) -> bool:
     return False
 
 
-def kernel_form(dtype: str) -> tuple[str, str]:
+def kernel_form(dtype: str, device: str) -> tuple[str, str]:
     """Which operations serve steps with few rows, and why, as `rtp explain` prints it."""
+    if device != "cpu":
+        if dtype == "float32":
+            return "torch", "float32 takes the definition on every device"
+        return "triton", f"{dtype} on the device {device}"
     reason = unavailable()
     if reason is not None:
         return "torch", f"{reason} (pip install rtp-kernels-cpu)"

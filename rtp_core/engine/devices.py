@@ -23,6 +23,12 @@ def pick_device(setting: str) -> str:
     raise ConfigError("model.device", f"cuda is not usable: {problem[0]}", remedy=problem[1])
 
 
+def unusable_gpu() -> str | None:
+    """Why a model would not run on a GPU; None if it would."""
+    problem = _problem()
+    return None if problem is None else problem[0]
+
+
 def _problem() -> tuple[str, str] | None:
     """Why no GPU can serve, and the remedy."""
     import torch

@@ -41,7 +41,7 @@ def explain_prepared(prepared: Prepared, weights_here: bool = True) -> dict[str,
     decided = (
         *_quantization(prepared),
         ("weights", prepared.weights.name, prepared.weights.reason),
-        ("kernels", *kernel_form(spec.dtype)),
+        ("kernels", *kernel_form(spec.dtype, prepared.context.device)),
     )
     features = explain(prepared.config, prepared.resolution, prepared.host.manifests, decided)
     model = {
