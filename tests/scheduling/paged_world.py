@@ -126,7 +126,7 @@ def plain_answer(request, choice, limit, eos=frozenset()):
 def tag(request, tokens, position):
     """What the slot of `position` holds: the prefix up to it, whose it is, and its media."""
     media = tuple(
-        (span.digest, at - span.start)
+        (at, span.digest, at - span.start)
         for span in request.media
         for at in range(span.start, min(span.start + span.length, position + 1))
     )
