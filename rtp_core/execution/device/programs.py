@@ -134,8 +134,8 @@ class Programs:
             ids = torch.cat((known, ids[num_single:]))
         single = self._single(num_single, 1, shape.context) if num_single else None
         step = DeviceStep(single, self._several(shape))
-        hidden = self._model.forward(ids, self.attention, step).hidden
-        return self._model.logits(hidden[frame.picks[:num_picks]])
+        wanted = frame.picks[:num_picks]
+        return self._model.logits(self._model.forward(ids, self.attention, step, (), wanted).hidden)
 
     def _single(self, num_rows: int, new_tokens: int, context: int) -> Rows:
         return Rows(
