@@ -106,7 +106,18 @@ class CudaAccelerator:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
             out = run()
-        return graph.replay, out
+        return graph.replay, _unowned(out)
+
+
+def _unowned(tensor: torch.Tensor) -> torch.Tensor:
+    """The same memory, which a later capture in the pool may use too: what a program fills is
+    read before the next program runs, so all of them can fill one place."""
+    storage = tensor.untyped_storage()
+    borrowed = torch._C._construct_storage_from_data_pointer(  # pyright: ignore
+        storage.data_ptr(), tensor.device, storage.nbytes()
+    )
+    alias = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return alias.set_(borrowed, tensor.storage_offset(), tensor.shape, tensor.stride())
 
 
 class HostSpan:

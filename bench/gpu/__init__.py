@@ -1,0 +1,1 @@
+"""Measurements of an engine on a GPU: `python -m bench.gpu --help`."""
