@@ -1,1 +1,1 @@
-"""Measurements of an engine on a GPU: `python -m bench.gpu --help`."""
+"""Parts of `bench/gpu_engine.py`."""

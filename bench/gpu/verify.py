@@ -1,41 +1,62 @@
-"""What it costs to verify four drafts a sequence: whole steps of an engine, against plain ones.
+"""Steps that verify four drafts a row, whether drafts are right or wrong.
 
-The drafter here drafts four tokens for every row at once and costs nothing, so that a step of
-given drafts is measured, whoever makes them. They are never right: a step gives one token.
+What random weights answer hangs on the last bit of their logits, so no drafter guesses it. Where
+drafts are to be right, a bias of the logits makes one token the answer to everything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from bench.gpu.driver import Driver
-from bench.gpu.shape import SHAPE, build, close
-from rtp_core.api import Draft, DraftRow
-from rtp_core.speculation.ngram import NgramSpeculator
+from gpu.inside import set_speculator
+from gpu.session import MARGIN, STEPS, Session
+from rtp_core.api import Commit, Draft, DraftRow, SpeculatorNeeds
+from rtp_core.engine.core import EngineCore
 
-DRAFTS = (11, 12, 13, 14)
-BATCHES = (1, 8, 32)
-
-
-def propose(_: NgramSpeculator, rows: Sequence[DraftRow]) -> Sequence[Draft]:
-    return [Draft(DRAFTS[: row.max_tokens]) for row in rows]
-
-
-def found() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Plain steps of a plain engine first, then those with drafts."""
-    plain = {batch: found["step_s"] for batch, found in steps(build(2048))}
-    NgramSpeculator.propose = propose
-    speculation = {"methods": ["ngram"], "max_draft_tokens": len(DRAFTS)}
-    for batch, found in steps(build(2048, speculation=speculation)):
-        ratio = found["step_s"] / plain[batch]
-        yield f"verify {batch}", found | {"plain_s": plain[batch], "ratio": ratio}
+DRAFTS = 4
+SECTIONS = {
+    "speculation": {"methods": ["ngram"], "max_draft_tokens": DRAFTS},
+    "scheduling": {"max_num_seqs": 64},
+    "max_model_len": 2048,
+}
+"""An engine with room for drafts; what `ngram` proposes is replaced."""
+_TOKEN = 7
+BIAS = {_TOKEN: 100.0}
 
 
-def steps(engine: Any) -> Iterator[tuple[int, dict[str, float]]]:
-    driver = Driver(engine, SHAPE["vocab_size"])
-    driver.submit(64, 8)
-    driver.drain()
-    for batch in BATCHES:
-        yield batch, driver.steps(batch, 1024)
-    close(engine)
+class Constant:
+    """`api.Speculator` that drafts the same token for every row, as often as it may."""
+
+    def __init__(self) -> None:
+        self.needs = SpeculatorNeeds(DRAFTS)
+
+    def propose(self, rows: Sequence[DraftRow]) -> Sequence[Draft]:
+        return [Draft((_TOKEN,) * row.max_tokens) for row in rows]
+
+    def observe(self, commits: Sequence[Commit]) -> None:
+        """Learns nothing."""
+
+    def release(self, sequence_id: str) -> None:
+        """Keeps nothing."""
+
+
+def verify(engine: EngineCore, vocab: int, batch: int, context: int) -> dict[str, dict]:
+    """Steps with drafts that are all wrong, and with drafts that are all right."""
+    session = Session(engine, vocab)
+    set_speculator(engine, Constant())
+    found = {}
+    for name, most, sampling in (("wrong", 1, {}), ("right", 1 + DRAFTS, {"logit_bias": BIAS})):
+        output = (STEPS + MARGIN) * most
+        for _ in range(batch):
+            session.submit(context - STEPS * most // 2, output, **sampling)
+        found[name] = session.steps(batch, 1 + DRAFTS, context + output)
+    return found
+
+
+def against_plain(found: dict[str, dict], plain: Mapping[str, float]) -> dict[str, dict]:
+    """With the ratios to plain steps of an engine that never drafts."""
+    for one in found.values():
+        one["step_over_plain"] = one["step_s"] / plain["step_s"]
+        one["graph_over_plain"] = one["graph_s"] / plain["graph_s"]
+        one["speedup"] = one["tokens_per_row"] / one["step_over_plain"]
+    return found

@@ -51,6 +51,10 @@ class Accelerator(Protocol):
         """Record what `run` queues; what replays it, and the tensor it fills."""
         ...
 
+    def free_bytes(self) -> int:
+        """Memory of the device that nothing has taken."""
+        ...
+
 
 class CudaSpan:
     """Between two CUDA events."""
@@ -108,6 +112,11 @@ class CudaAccelerator:
             out = run()
         return graph.replay, _unowned(out)
 
+    def free_bytes(self) -> int:
+        """As the driver has it, once the queue is empty."""
+        torch.cuda.synchronize()
+        return torch.cuda.mem_get_info()[0]
+
 
 def _unowned(tensor: torch.Tensor) -> torch.Tensor:
     """The same memory, which a later capture in the pool may use too: what a program fills is
@@ -160,3 +169,7 @@ class HostAccelerator:
         """Replaying runs it again, into the same tensor."""
         out = run()
         return lambda: (out.copy_(run()), None)[1], out
+
+    def free_bytes(self) -> int:
+        """Programs of the host take no memory of their own."""
+        return 0
