@@ -18,6 +18,7 @@ from torch import Tensor
 from triton import language as tl
 
 from rtp_kernels.gpu import pdl
+from rtp_kernels.gpu.launch import enqueue
 from rtp_kernels.paged_attention.choice import RaggedChoice, choose_ragged
 from rtp_kernels.paged_attention.heads import (
     NEVER,
@@ -62,7 +63,9 @@ def store(
     heads, kv_heads, dim = geometry.num_heads, geometry.num_kv_heads, geometry.head_dim
     q_norm, k_norm, eps = norms or (qkv, qkv, 0.0)
     dependent = pdl.dependent_launch()
-    store_heads[(tokens, triton.cdiv(heads + 2 * kv_heads, _HEADS))](
+    enqueue(
+        store_heads,
+        (tokens, triton.cdiv(heads + 2 * kv_heads, _HEADS)),
         qkv,
         q_norm,
         k_norm,
@@ -124,7 +127,9 @@ def ragged(
     picked = choice or choose_ragged(geometry)
     blocks = triton.cdiv(tokens * geometry.group, picked.block) + len(tables.lengths)
     dependent = pdl.dependent_launch()
-    attend_rows[(kv_heads, blocks)](
+    enqueue(
+        attend_rows,
+        (kv_heads, blocks),
         qkv,
         *planes,
         tables.block_tables,
