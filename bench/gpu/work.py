@@ -29,9 +29,13 @@ QWEN3_8B: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Work:
-    """Weights of all linear layers and of the head, in elements; shapes of attention."""
+    """Weights of all linear layers and of the head, in elements; shapes of attention.
+
+    `last`: of the layers behind the last attention, which only tokens that draw pass.
+    """
 
     linear: int
+    last: int
     head: int
     layers: int
     heads: int
@@ -43,10 +47,10 @@ class Work:
         """Of a dense model's config.json."""
         hidden, dim = shape["hidden_size"], shape["head_dim"]
         heads, kv_heads = shape["num_attention_heads"], shape["num_key_value_heads"]
-        attention = (2 * heads + 2 * kv_heads) * dim * hidden
-        layer = attention + 3 * hidden * shape["intermediate_size"]
-        layers = shape["num_hidden_layers"]
-        return Work(layers * layer, shape["vocab_size"] * hidden, layers, heads, kv_heads, dim)
+        into = (heads + 2 * kv_heads) * dim * hidden
+        after = heads * dim * hidden + 3 * hidden * shape["intermediate_size"]
+        layers, head = shape["num_hidden_layers"], shape["vocab_size"] * hidden
+        return Work(layers * (into + after), after, head, layers, heads, kv_heads, dim)
 
     def decode_bytes(self, batch: int, context: int) -> int:
         """Weights once, keys and values of all texts; bfloat16."""
@@ -54,9 +58,11 @@ class Work:
         return 2 * (self.linear + self.head + batch * context * kv)
 
     def prompt_flops(self, length: int) -> int:
-        """Linear layers, causal attention, and the head for the last token."""
+        """Linear layers, causal attention, and the head for the last token, which alone passes
+        the end of the last layer."""
         attention = self.layers * self.heads * self.head_dim * length**2
-        return 2 * length * self.linear + 2 * self.head + 2 * attention
+        linear = length * (self.linear - self.last) + self.last + self.head
+        return 2 * linear + 2 * attention
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from rtp_kernels.paged_attention.tables import StepTables
 Norms = tuple[Tensor, Tensor, float] | None
 _INTEGERS = ["block_tables", "lengths", "starts"]
 """Rows are taken from anywhere in a step's tables: their alignment must not cost a compilation."""
+_STORED = [*_INTEGERS, "depths", "writes"]
 _HEADS = 16
 """Heads a program of `store` turns: 16 halves of 128 bytes are one load of four warps."""
 
@@ -153,7 +154,7 @@ def ragged(
     return out
 
 
-@triton.jit(do_not_specialize=["rows", "table_stride"], do_not_specialize_on_alignment=_INTEGERS)
+@triton.jit(do_not_specialize=["rows", "table_stride"], do_not_specialize_on_alignment=_STORED)
 def store_heads(
     qkv, q_norm, k_norm, rotary, k_plane, v_plane, block_tables, lengths, starts, depths, writes,
     eps, rows, table_stride, page_stride, token_stride, head_stride,

@@ -74,12 +74,14 @@ class Programs:
             self._decode(*shape)
 
     def capture(self) -> float:
-        """Record decoding for every size and context; seconds it took. Largest first, as their
-        memory serves the smaller ones."""
+        """Record decoding for every size and context; seconds it took.
+
+        Largest first, as their memory serves the smaller ones. Quick after `rehearse` in the
+        same process, which loads the kernels.
+        """
         began, free = time.perf_counter(), self._accelerator.free_bytes()
         shapes = self._shapes()
         for shape in shapes:
-            self._decode(*shape)  # loads its kernels, which a capture cannot
             replay, logits = self._accelerator.capture(lambda shape=shape: self._decode(*shape))
             self._captured[shape] = Captured(replay, logits)
         self._sizes = _ladder(self._limits.max_rows)
