@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from gpu import plain
 from gpu.inside import programs_of
 from gpu.session import Session, build, configuration, prompt, release
-from rtp_core.api import LoadStats
 from rtp_core.engine.prepare import Prepared, prepare
 from rtp_core.execution.device.frame import StepShape
 from rtp_core.loading.dummy import DummyLoader
@@ -95,7 +94,5 @@ def _weights(shape: Mapping[str, Any]) -> tuple[Prepared, plain.Parameters]:
     """The engine's random weights once more: they are the same at each load."""
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepare(configuration(shape, folder, **SECTIONS))
-    loaded: tuple[plain.Parameters, LoadStats] = load_weights(
-        prepared.plan, DummyLoader(), "cuda", lambda _: None
-    )
-    return prepared, loaded[0]
+    loaded, _ = load_weights(prepared.plan, DummyLoader(), "cuda", lambda _: None)
+    return prepared, cast("plain.Parameters", loaded)

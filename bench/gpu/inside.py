@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,7 +60,7 @@ def capture_cost(engine: EngineCore, context: int) -> dict[str, float]:
     programs = programs_of(engine)
     sizes = [size for size in LADDER if size <= programs._limits.max_rows]
     bound = programs._limits.context_of(context)
-    accelerator = CudaAccelerator("cuda", 1, Path())
+    accelerator = CudaAccelerator("cuda", 1)
     torch.cuda.synchronize()
     before, began = torch.cuda.mem_get_info()[0], time.perf_counter()
     kept = [

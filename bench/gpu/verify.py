@@ -7,6 +7,7 @@ drafts are to be right, a bias of the logits makes one token the answer to every
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from gpu.inside import set_speculator
 from gpu.session import MARGIN, STEPS, Session
@@ -45,7 +46,11 @@ def verify(engine: EngineCore, vocab: int, batch: int, context: int) -> dict[str
     session = Session(engine, vocab)
     set_speculator(engine, Constant())
     found = {}
-    for name, most, sampling in (("wrong", 1, {}), ("right", 1 + DRAFTS, {"logit_bias": BIAS})):
+    cases: tuple[tuple[str, int, dict[str, Any]], ...] = (
+        ("wrong", 1, {}),
+        ("right", 1 + DRAFTS, {"logit_bias": BIAS}),
+    )
+    for name, most, sampling in cases:
         output = (STEPS + MARGIN) * most
         for _ in range(batch):
             session.submit(context - STEPS * most // 2, output, **sampling)
