@@ -9,6 +9,8 @@ from typing import Protocol
 
 import torch
 
+from rtp_core.execution.faults import free_memory, lost_device
+
 log = logging.getLogger("rtp.engine")
 
 
@@ -43,6 +45,14 @@ class Accelerator(Protocol):
 
     def begin(self) -> Span:
         """A piece of work that begins behind everything queued so far."""
+        ...
+
+    def lost(self) -> str | None:
+        """Why no work can be done any more; None if it can. Waits for all that is queued."""
+        ...
+
+    def free(self) -> None:
+        """Give back memory that is kept for later."""
         ...
 
     def prepare(self, run: Callable[[], object], key: str) -> int:
@@ -99,6 +109,14 @@ class CudaAccelerator:
     def begin(self) -> Span:
         """On the current stream."""
         return CudaSpan()
+
+    def lost(self) -> str | None:
+        """What every call reports from now on."""
+        return lost_device(self.device)
+
+    def free(self) -> None:
+        """Torch's cache."""
+        free_memory(self.device)
 
     def prepare(self, run: Callable[[], object], key: str) -> int:
         """A dry run, then worker processes."""
@@ -186,6 +204,13 @@ class HostAccelerator:
     def begin(self) -> Span:
         """Timed by the host."""
         return HostSpan()
+
+    def lost(self) -> str | None:
+        """Never."""
+        return None
+
+    def free(self) -> None:
+        """Nothing is kept."""
 
     def prepare(self, run: Callable[[], object], key: str) -> int:
         """Nothing is compiled."""
