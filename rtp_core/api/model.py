@@ -207,8 +207,13 @@ class CausalModel(Protocol):
         attention: BoundAttention,
         plan: AttentionPlan,
         capture_layers: Sequence[int] = (),
+        wanted: torch.Tensor | None = None,
     ) -> ForwardOutput:
-        """token_ids int64 [tokens], rows of the step concatenated."""
+        """token_ids int64 [tokens], rows of the step concatenated.
+
+        `wanted`, integers [n], asks for the hidden states of those tokens alone, in that order:
+        what only the others need is left out. None asks for all. Captured states are of all.
+        """
         ...
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,7 @@ from rtp_core.engine.channel import ChildChannel
 from rtp_core.engine.loop import EngineLoop
 from rtp_core.engine.wire import Configure, Hello, LoadFailed, Loading, Ready, describe
 from rtp_core.errors import EngineDeadError, RtpError
+from rtp_core.observe.log import use_format
 
 log = logging.getLogger("rtp.engine")
 
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _serve(channel: ChildChannel, config: EngineConfig, builder: str) -> int:
+    use_format(config.server.log_format)
     if config.server.verbose:
         logging.getLogger("rtp").setLevel(logging.DEBUG)
     try:

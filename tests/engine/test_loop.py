@@ -104,6 +104,7 @@ def test_a_refusal_answers_that_request_only():
         "param": "messages",
         "status": 413,
         "code": "context_length_exceeded",
+        "retry_after_s": None,
     }
     assert tokens(published, "good") == [0, 1, 2]
 

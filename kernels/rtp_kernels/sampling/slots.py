@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from rtp_kernels.gpu.launch import enqueue
 from rtp_kernels.sampling.record import (
     NO_TOKEN,
     WORDS,
@@ -78,7 +79,9 @@ class SamplerSlots:
             specials=max(map(len, specials)), counting=any(entry.penalised for entry in entries)
         )
         transfer = self._transfer(_packed(entries, specials, self.vocab_size))
-        install[(len(entries),)](
+        enqueue(
+            install,
+            (len(entries),),
             transfer,
             self.records,
             self.counts,

@@ -69,6 +69,10 @@ class Accelerator(Protocol):
         """
         ...
 
+    def free_bytes(self) -> int:
+        """Memory of the device that nothing has taken."""
+        ...
+
 
 class CudaSpan:
     """Between two CUDA events."""
@@ -139,7 +143,12 @@ class CudaAccelerator:
             graph.reset()
             run()
             graph, out = self._record(run)
-        return graph.replay, out
+        return graph.replay, _unowned(out)
+
+    def free_bytes(self) -> int:
+        """As the driver has it, once the queue is empty."""
+        torch.cuda.synchronize()
+        return torch.cuda.mem_get_info()[0]
 
     def _record(self, run: Callable[[], torch.Tensor]) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
         """Without the empty caches that `torch.cuda.graph` wants each time."""
@@ -152,6 +161,17 @@ class CudaAccelerator:
             finally:
                 graph.capture_end()
         return graph, out
+
+
+def _unowned(tensor: torch.Tensor) -> torch.Tensor:
+    """The same memory, which a later capture in the pool may use too: what a program fills is
+    read before the next program runs, so all of them can fill one place."""
+    storage = tensor.untyped_storage()
+    borrowed = torch._C._construct_storage_from_data_pointer(  # pyright: ignore
+        storage.data_ptr(), tensor.device, storage.nbytes()
+    )
+    alias = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return alias.set_(borrowed, tensor.storage_offset(), tensor.shape, tensor.stride())
 
 
 class HostSpan:
@@ -201,3 +221,7 @@ class HostAccelerator:
         """Replaying runs it again, into the same tensor."""
         out = run()
         return lambda: (out.copy_(run()), None)[1], out
+
+    def free_bytes(self) -> int:
+        """Programs of the host take no memory of their own."""
+        return 0
