@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from triton import knobs
+from triton.runtime import driver
 
 SHARE = 4
 """Kernels worth a process of its own: starting one takes as long as compiling a few."""
@@ -112,8 +113,14 @@ def _start(recorded: Sequence[Recorded]) -> subprocess.Popen[bytes]:
 
 def work() -> None:
     """A worker: kernels from standard input into Triton's cache."""
-    for module, name, _, specialization in json.loads(sys.stdin.buffer.read()):
+    wanted = json.loads(sys.stdin.buffer.read())
+    kernels = [
         getattr(import_module(module), name).preload(specialization)
+        for module, name, _, specialization in wanted
+    ]
+    # What launches them may be C to be compiled too; it needs no context on the device.
+    for kernel in kernels:
+        driver.active.launcher_cls(kernel.src, kernel.metadata)
 
 
 if __name__ == "__main__":
