@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from triton import knobs
+from triton.runtime import driver
 
 from rtp_kernels.gpu.launch import holding_back
 
@@ -121,8 +122,14 @@ def _start(recorded: Sequence[Recorded]) -> subprocess.Popen[bytes]:
 
 def work() -> None:
     """A worker: kernels from standard input into Triton's cache."""
-    for module, name, _, specialization in json.loads(sys.stdin.buffer.read()):
+    wanted = json.loads(sys.stdin.buffer.read())
+    kernels = [
         getattr(import_module(module), name).preload(specialization)
+        for module, name, _, specialization in wanted
+    ]
+    # What launches them may be C to be compiled too; it needs no context on the device.
+    for kernel in kernels:
+        driver.active.launcher_cls(kernel.src, kernel.metadata)
 
 
 if __name__ == "__main__":
