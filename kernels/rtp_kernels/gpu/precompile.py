@@ -25,6 +25,8 @@ import triton
 from triton import knobs
 from triton.runtime import driver
 
+from rtp_kernels.gpu.launch import holding_back
+
 SHARE = 4
 """Kernels worth a process of its own: starting one takes as long as compiling a few."""
 
@@ -40,7 +42,14 @@ class Recorded(NamedTuple):
 
 @contextlib.contextmanager
 def dry_run() -> Iterator[list[Recorded]]:
-    """Inside, no kernel that is not compiled yet is launched; the list tells which they are."""
+    """Inside, no kernel is launched; the list tells which are not compiled yet."""
+    with holding_back(), missing() as found:
+        yield found
+
+
+@contextlib.contextmanager
+def missing() -> Iterator[list[Recorded]]:
+    """Inside, kernels that are not compiled yet are not launched; the list tells which."""
     found: list[Recorded] = []
 
     def record(*, fn: Any, compile: dict[str, Any], **_: Any) -> bool:
