@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.build import build, started_info
@@ -115,7 +114,7 @@ def _watch_parent() -> None:
     os._exit(EXIT_PARENT_GONE)
 
 
-def _leave(status: int) -> NoReturn:
+def _leave(status: int) -> None:
     """Destructors would call a device that may be lost, and could wait for it for ever."""
     if status == EXIT_LOOP_FAILED:
         logging.shutdown()

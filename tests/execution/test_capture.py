@@ -69,7 +69,7 @@ def test_a_program_with_kernels_that_were_never_launched_is_run_before(loaded, m
     missing = None
 
     @contextmanager
-    def dry_run():
+    def recording():
         nonlocal missing
         missing = []
         yield missing
@@ -89,7 +89,7 @@ def test_a_program_with_kernels_that_were_never_launched_is_run_before(loaded, m
         graphs.append(Graph())
         return graphs[-1], run()
 
-    monkeypatch.setattr("rtp_kernels.gpu.precompile.dry_run", dry_run)
+    monkeypatch.setattr("rtp_kernels.gpu.precompile.missing", recording)
     accelerator = object.__new__(CudaAccelerator)
     monkeypatch.setattr(accelerator, "_record", record)
     replay, _ = accelerator.capture(run)
