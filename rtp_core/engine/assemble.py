@@ -236,6 +236,7 @@ def _model_info(prepared: Prepared) -> ModelInfo:
         tokenizer_dir=str(write_tokenizer_files(prepared)),
         dtype=spec.dtype,
         defaults=sampling_defaults(prepared.checkpoint),
+        device=prepared.context.device,
     )
 
 

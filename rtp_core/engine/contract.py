@@ -16,8 +16,8 @@ class ModelInfo:
     """What a front end needs to serve the model; sent once when the engine is ready.
 
     `defaults` are sampling defaults from generation_config; `tokenizer_dir` holds
-    tokenizer.json (and chat template files); `start` is where its start spent the time. All
-    plain data.
+    tokenizer.json (and chat template files); `start` is where its start spent the time;
+    `device` is what ``model.device`` came to. All plain data.
     """
 
     name: str
@@ -29,6 +29,7 @@ class ModelInfo:
     dtype: str
     defaults: dict[str, float]
     start: Timeline = field(default_factory=Timeline)
+    device: str = "cpu"
 
 
 class Engine(Protocol):
