@@ -24,6 +24,8 @@ import torch
 import triton
 from triton import knobs
 
+from rtp_kernels.gpu import tuned
+
 SHARE = 4
 """Kernels worth a process of its own: starting one takes as long as compiling a few."""
 
@@ -82,6 +84,7 @@ def remember(key: str) -> None:
 
 def _stamp(key: str) -> Path:
     versions = f"{triton.__version__} {torch.__version__} {_device()} {_sources()}"
+    versions += f" {tuned.digest()}"
     digest = hashlib.blake2b(f"{versions}\n{key}".encode(), digest_size=12).hexdigest()
     return Path(knobs.cache.dir) / f"rtp-kernels-{digest}"
 
