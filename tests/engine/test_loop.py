@@ -128,6 +128,16 @@ def test_an_exception_in_a_step_ends_the_loop_and_frees_the_engine():
     assert engine.closed == 1
 
 
+def test_a_lost_device_ends_the_loop_with_the_reason():
+    engine = ScriptedEngine()
+    ok, published, _ = run(engine, [submit("a", script.LOSE_DEVICE)])
+    assert not ok
+    (reason,) = (one.reason for one in published if isinstance(one, Failed))
+    assert reason.startswith("the engine ends itself: the GPU cannot be used")
+    assert reason.endswith("Xid 31")
+    assert engine.closed == 1
+
+
 def test_orders_are_obeyed_in_sequence():
     engine = ScriptedEngine()
     _, published, _ = run(engine, [submit("a"), Abort("a"), submit("b", n=2), Abort("b", 1)])

@@ -9,6 +9,8 @@ from typing import Protocol
 
 import torch
 
+from rtp_core.execution.faults import free_memory, lost_device
+
 log = logging.getLogger("rtp.engine")
 
 
@@ -43,6 +45,14 @@ class Accelerator(Protocol):
 
     def begin(self) -> Span:
         """A piece of work that begins behind everything queued so far."""
+        ...
+
+    def lost(self) -> str | None:
+        """Why no work can be done any more; None if it can. Waits for all that is queued."""
+        ...
+
+    def free(self) -> None:
+        """Give back memory that is kept for later."""
         ...
 
     def prepare(self, run: Callable[[], object], key: str) -> int:
@@ -100,6 +110,14 @@ class CudaAccelerator:
         """On the current stream."""
         return CudaSpan()
 
+    def lost(self) -> str | None:
+        """What every call reports from now on."""
+        return lost_device(self.device)
+
+    def free(self) -> None:
+        """Torch's cache."""
+        free_memory(self.device)
+
     def prepare(self, run: Callable[[], object], key: str) -> int:
         """A dry run, then worker processes."""
         from rtp_kernels.gpu.precompile import compile_all, dry_run, known, remember
@@ -116,12 +134,12 @@ class CudaAccelerator:
     def capture(self, run: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
         """A CUDA graph. Kernels cannot be loaded while one is recorded: `run` runs before if it
         turns out to have some that were never launched."""
-        from rtp_kernels.gpu.precompile import dry_run
+        from rtp_kernels.gpu.precompile import missing
 
-        with dry_run() as missing:
+        with missing() as late:
             graph, out = self._record(run)
-        if missing:
-            log.info("kernels_loaded_late count=%d", len(set(missing)))
+        if late:
+            log.info("kernels_loaded_late count=%d", len(set(late)))
             graph.reset()
             run()
             graph, out = self._record(run)
@@ -186,6 +204,13 @@ class HostAccelerator:
     def begin(self) -> Span:
         """Timed by the host."""
         return HostSpan()
+
+    def lost(self) -> str | None:
+        """Never."""
+        return None
+
+    def free(self) -> None:
+        """Nothing is kept."""
 
     def prepare(self, run: Callable[[], object], key: str) -> int:
         """Nothing is compiled."""
