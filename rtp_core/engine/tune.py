@@ -11,13 +11,13 @@ from typing import Any, Protocol
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.devices import pick_device, unusable_gpu
 from rtp_core.engine.prepare import prepare
-from rtp_core.engine.tune_search import Axis, Remembered, Setting, descend
+from rtp_core.engine.tune_search import PASSES, Axis, Remembered, Setting, descend
 from rtp_core.engine.tuned_file import conditions_here, empty, save, tuned_file
 from rtp_core.engine.tuned_kernels import tuned_here
 from rtp_core.errors import ConfigError, RtpError
 
 Progress = Callable[[int, int], None]
-"""Called with (settings timed, settings of a first pass)."""
+"""Called with (settings timed, the most there may be)."""
 _ROUNDS = 3
 
 
@@ -121,15 +121,15 @@ def tune_step(steps: Steps, rows: int, kept: Kept, progress: Progress, *, again:
     near = [start, *_neighbours(start, axes)]
     steps.compile(rows, near)
     trials = document["trials"].setdefault(key, {})
-    timed = itertools.count(len(trials) + 1)
+    timed, most = itertools.count(len(trials) + 1), 1 + PASSES * (len(near) - 1)
 
     def noted() -> None:
         kept.save()
-        progress(min(next(timed), len(near)), len(near))
+        progress(min(next(timed), most), most)
 
     timer = Remembered(lambda setting: steps.seconds(rows, setting), trials, noted)
     best, _ = descend(start, axes, timer)
-    progress(len(near), len(near))
+    progress(most, most)
     gain, setting = _confirmed(steps, rows, start, best)
     _keep(kept, setting, rows, steps.context)
     document["steps"][key] = {"before_s": gain.before_s, "after_s": gain.after_s}

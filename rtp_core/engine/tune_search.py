@@ -18,7 +18,7 @@ Timer = Callable[[Setting], float]
 """Seconds of a step; infinity where it cannot run."""
 LEAST_GAIN = 0.002
 """Smaller gains are within what repeated timings differ by."""
-PASSES = 3
+PASSES = 2
 
 
 @dataclass(frozen=True, slots=True)

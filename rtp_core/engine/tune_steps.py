@@ -67,6 +67,7 @@ class DeviceSteps:
                     self._run(rows, setting)
                 except (RuntimeError, TritonError) as error:
                     self._refused(setting, error)
+            tuned.use(self._document)
 
         digests = " ".join(map(digest, settings))
         self._accelerator.prepare(everything, f"tune {self.name} {rows} {digests}")

@@ -43,7 +43,7 @@ def linear(slot: str, rows: int, arch: int) -> list[dict[str, Any]]:
 
 
 def _swapped(operation: str, rows: int, inputs: int) -> list[dict[str, Any]]:
-    splits = (1, 2, 4, 8) if operation == forms.SPLITTABLE else (1,)
+    splits = (1, 2, 4) if operation == forms.SPLITTABLE else (1,)
     found: list[dict[str, Any]] = []
     for n, k, stages in _FEW_ROWS if rows <= 32 else _MANY_ROWS:
         if not _fits(operation, rows, n, k, stages):
@@ -51,7 +51,7 @@ def _swapped(operation: str, rows: int, inputs: int) -> list[dict[str, Any]]:
         for parts in splits:
             if parts > 1 and 2 * k * parts > inputs:
                 continue
-            for tiles in (True, False):
+            for tiles in (True, False) if (n, stages) == (64, 4) else (True,):
                 warps = 8 if n == 128 and rows > 32 else 4
                 fields = {"block_n": n, "block_k": k, "stages": stages, "splits": parts}
                 more = {"warps": warps, "tiles": tiles, "prefetch": 0}

@@ -25,9 +25,8 @@ import triton
 from triton import knobs
 from triton.runtime import driver
 
-from rtp_kernels.gpu.launch import holding_back
-
 from rtp_kernels.gpu import tuned
+from rtp_kernels.gpu.launch import holding_back
 
 SHARE = 4
 """Kernels worth a process of its own: starting one takes as long as compiling a few."""
