@@ -148,9 +148,7 @@ class Sections:
             self.plain(batch)
 
     def close(self) -> None:
-        self.session.engine.close()
-        del self.session
-        release()
+        release(self.session.engine)
 
 
 def verify_all(flags: argparse.Namespace, report: Report) -> None:
@@ -160,9 +158,7 @@ def verify_all(flags: argparse.Namespace, report: Report) -> None:
         found = verify.verify(engine, SHAPE["vocab_size"], batch, flags.context)
         for name, one in verify.against_plain(found, report.results[f"decode {batch}"]).items():
             report.add(f"verify {batch} {name}", one)
-    engine.close()
-    del engine
-    release()
+    release(engine)
 
 
 def error_all(flags: argparse.Namespace, report: Report) -> None:

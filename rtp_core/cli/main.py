@@ -19,6 +19,7 @@ COMMANDS = {
     "explain": "effective features, why, and what they cost",
     "doctor": "check the environment, with remedies",
     "model": "obtain a model",
+    "tune": "find the fastest kernels for a model on this GPU",
 }
 
 

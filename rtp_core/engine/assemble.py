@@ -37,6 +37,7 @@ from rtp_core.engine.prepare import Prepared, prepare
 from rtp_core.engine.reading import Reading
 from rtp_core.engine.runners import builds_early, open_runner, rehearse_early
 from rtp_core.engine.services import Stopwatch
+from rtp_core.engine.tuned_kernels import use_tuned
 from rtp_core.engine.tuning import MeasuredBounds
 from rtp_core.errors import PluginError
 from rtp_core.kv.block_hash import BlockHasher, load_or_create_secret
@@ -67,6 +68,7 @@ def _build_engine(config: EngineConfig, progress: Progress | None, watch: Stopwa
     prepared = prepare(config, watch=watch)
     host, context, spec = prepared.host, prepared.context, prepared.spec
     limits = context.limits
+    use_tuned(context.device, spec.dtype)
     (attention,) = prepared.resolution.names(Role.ATTENTION)
     loader: WeightLoader = host.build(Role.LOADER, config.loading.loader, context)
     backend: AttentionBackend = host.build(Role.ATTENTION, attention, context)

@@ -9,6 +9,7 @@ from rtp_core.engine.capacity import weight_bytes
 from rtp_core.engine.cpu_weights import kernel_form
 from rtp_core.engine.model_facts import quantization_name
 from rtp_core.engine.prepare import Prepared, prepare
+from rtp_core.engine.tuned_kernels import tuned_words
 from rtp_core.loading.checkpoint import open_checkpoint
 from rtp_core.loading.demo import DEMO_NAMES, hub_model, local_path
 from rtp_core.plugins.explain import explain, to_json
@@ -41,7 +42,7 @@ def explain_prepared(prepared: Prepared, weights_here: bool = True) -> dict[str,
     decided = (
         *_quantization(prepared),
         ("weights", prepared.weights.name, prepared.weights.reason),
-        ("kernels", *kernel_form(spec.dtype, prepared.context.device)),
+        _kernels(spec.dtype, prepared.context.device),
     )
     features = explain(prepared.config, prepared.resolution, prepared.host.manifests, decided)
     model = {
@@ -53,6 +54,11 @@ def explain_prepared(prepared: Prepared, weights_here: bool = True) -> dict[str,
         "weights_here": weights_here,
     }
     return {"model": model, "memory": memory, "features": to_json(features)}
+
+
+def _kernels(dtype: str, device: str) -> tuple[str, str, str]:
+    form, reason = kernel_form(dtype, device)
+    return "kernels", form, "; ".join(filter(None, (reason, tuned_words(device, dtype))))
 
 
 def _quantization(prepared: Prepared) -> tuple[tuple[str, str, str], ...]:

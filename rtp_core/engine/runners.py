@@ -42,7 +42,7 @@ def open_runner(
     Raises CapacityError when a GPU has less memory than was expected before.
     """
     spec, limits, device = prepared.spec, prepared.context.limits, prepared.context.device
-    placed = _placed(prepared, model)
+    placed = place(prepared, model)
     budget = prepared.budget
     if placed is not None:
         if not builds_early(prepared):
@@ -71,7 +71,7 @@ def rehearse_early(
     prepared: Prepared, model: CausalModel, backend: AttentionBackend, watch: Stopwatch
 ) -> None:
     """Compile and load a model's kernels; its weights need not be there."""
-    placed = _placed(prepared, model)
+    placed = place(prepared, model)
     if placed is not None:
         rehearse(placed, backend, prepared.store, watch)
 
@@ -83,7 +83,7 @@ def builds_early(prepared: Prepared) -> bool:
     return early and prepared.context.device != "cpu"
 
 
-def _placed(prepared: Prepared, model: CausalModel) -> Placed | None:
+def place(prepared: Prepared, model: CausalModel) -> Placed | None:
     """What the device's runner needs; None if the host runs each step to its end.
 
     float32 is exact in torch's operations, and some models must hear from the device in a step.

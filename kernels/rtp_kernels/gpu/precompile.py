@@ -20,6 +20,7 @@ import torch
 import triton
 from triton import knobs
 
+from rtp_kernels.gpu import tuned
 from rtp_kernels.gpu.launch import holding_back
 from rtp_kernels.gpu.workers import Recorded, Workers
 
@@ -62,6 +63,7 @@ def remember(key: str) -> None:
 
 def _stamp(key: str) -> Path:
     versions = f"{triton.__version__} {torch.__version__} {_device()} {_sources()}"
+    versions += f" {tuned.digest()}"
     digest = hashlib.blake2b(f"{versions}\n{key}".encode(), digest_size=12).hexdigest()
     return Path(knobs.cache.dir) / f"rtp-kernels-{digest}"
 

@@ -45,7 +45,7 @@ class Programs:
         self.attention = attention
         self.frames = frames
         self._model = model
-        self._limits = limits
+        self.limits = limits
         self._accelerator = accelerator
         self._next_tokens = next_tokens
         self.last_tokens = torch.zeros(
@@ -65,7 +65,7 @@ class Programs:
     @property
     def _counts(self) -> tuple[int, ...]:
         """New tokens a row that captured programs take: one, or one and its drafts."""
-        drafts = self._limits.max_drafts
+        drafts = self.limits.max_drafts
         return (1, 1 + drafts) if drafts else (1,)
 
     def rehearse(self) -> None:
@@ -84,19 +84,28 @@ class Programs:
         for shape in shapes:
             replay, logits = self._accelerator.capture(lambda shape=shape: self._decode(*shape))
             self._captured[shape] = Captured(replay, logits)
-        self._sizes = _ladder(self._limits.max_rows)
+        self._sizes = _ladder(self.limits.max_rows)
         seconds = time.perf_counter() - began
         taken = free - self._accelerator.free_bytes()
         log.info("programs_captured count=%d seconds=%.2f bytes=%d", len(shapes), seconds, taken)
         return seconds
+
+    def record(self, num_rows: int, new_tokens: int, context: int) -> Callable[[], None]:
+        """What replays a step as kernels are chosen now; kept by the caller alone."""
+        replay, _ = self._accelerator.capture(lambda: self._decode(num_rows, new_tokens, context))
+        return replay
+
+    def run_once(self, num_rows: int, new_tokens: int, context: int) -> None:
+        """The same, not recorded."""
+        self._decode(num_rows, new_tokens, context)
 
     def _shapes(self) -> list[tuple[int, int, int]]:
         """(rows, new tokens a row, context) of captured programs."""
         return [
             (size, count, context)
             for count in reversed(self._counts)
-            for context in reversed(self._limits.contexts)
-            for size in reversed(_ladder(self._limits.max_rows))
+            for context in reversed(self.limits.contexts)
+            for size in reversed(_ladder(self.limits.max_rows))
         ]
 
     def padded_rows(self, shape: StepShape) -> int:
@@ -164,7 +173,7 @@ class Programs:
         )
 
     def _tables(self, rows: slice, context: int) -> tuple[torch.Tensor, ...]:
-        groups = range(self._limits.num_groups)
+        groups = range(self.limits.num_groups)
         return tuple(self.frames.tables(group, context)[rows] for group in groups)
 
 
