@@ -54,6 +54,15 @@ def dry_run() -> Iterator[list[Recorded]]:
         knobs.runtime.jit_cache_hook = before
 
 
+def index_memory(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """int32 that a kernel fills and others take addresses from.
+
+    Zero in a dry run: there those that are compiled may run without the one that fills it.
+    """
+    make = torch.empty if knobs.runtime.jit_cache_hook is None else torch.zeros
+    return make(shape, dtype=torch.int32, device=device)
+
+
 def compile_all(recorded: Sequence[Recorded], most_processes: int, remembered: Path) -> int:
     """Compile what `dry_run` recorded, in parallel; how many kernels. 0 if that was done before.
 
