@@ -22,7 +22,6 @@ from triton import language as tl
 
 from rtp_kernels.gpu import pdl
 from rtp_kernels.gpu.launch import launch
-from rtp_kernels.gpu.precompile import index_memory
 
 _ELEMENTS = 8192
 """Of the (token, expert) matrix that one program sorts alone."""
@@ -234,7 +233,7 @@ def place_kernel(
 def choose(logits: torch.Tensor, top_k: int, normalize: bool) -> Choices:
     """logits float32 [parts, tokens, experts], the parts yet to be added."""
     _, tokens, number = logits.shape
-    experts = index_memory((tokens, top_k), logits.device)
+    experts = torch.empty((tokens, top_k), dtype=torch.int32, device=logits.device)
     shares = torch.empty((tokens, top_k), dtype=torch.float32, device=logits.device)
     rows = _rows(number, tokens)
     grid = (triton.cdiv(tokens, rows),)
@@ -248,9 +247,9 @@ def route(logits: torch.Tensor, top_k: int, normalize: bool, block_m: int) -> Ro
     _, tokens, experts = logits.shape
     pairs = tokens * top_k
     most = (pairs + min(experts, pairs) * (block_m - 1)) // block_m
-    order = index_memory((pairs,), logits.device)
+    order = torch.empty(pairs, dtype=torch.int32, device=logits.device)
     shares = torch.empty(pairs, dtype=torch.float32, device=logits.device)
-    table = index_memory((1 + most, ENTRY), logits.device)
+    table = torch.empty((1 + most, ENTRY), dtype=torch.int32, device=logits.device)
     routing = Routing(order, shares, table, most, block_m)
     if tokens <= max(1, _ELEMENTS // triton.next_power_of_2(experts)):
         constants = _constants(logits, triton.next_power_of_2(tokens), top_k, normalize)
@@ -265,8 +264,8 @@ def _sort_many(logits: torch.Tensor, top_k: int, normalize: bool, routing: Routi
     _, tokens, number = logits.shape
     rows, wide = _rows(number, tokens), triton.next_power_of_2(number)
     blocks, pairs = triton.cdiv(tokens, rows), tokens * top_k
-    experts, ranks = index_memory((2, pairs), logits.device)
-    counts, offsets = index_memory((2, blocks, number), logits.device)
+    experts, ranks = torch.empty((2, pairs), dtype=torch.int32, device=logits.device)
+    counts, offsets = torch.empty((2, blocks, number), dtype=torch.int32, device=logits.device)
     given = (logits, experts, routing.shares, ranks, counts, tokens)
     constants = _constants(logits, rows, top_k, normalize)
     launch(choose_kernel, (blocks,), *given, warps=4, **constants)
