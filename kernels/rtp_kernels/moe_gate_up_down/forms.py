@@ -2,8 +2,8 @@
 
 Few tokens are bound by the bytes of the experts' weights: these lie on the wide side of the
 matrix instruction, and a tile of tokens holds all of an expert's, so that each byte is read
-once. Many are bound by arithmetic: tokens fill the wide side. Measured winners are data,
-`gpu/configurations/experts_sm_90.json`; other shapes go by the rules that these follow.
+once. Many are bound by arithmetic: tokens fill the wide side. Forms of known shapes are data,
+`gpu/configurations/experts_sm_90.json`; other shapes go by rule.
 """
 
 from __future__ import annotations
@@ -83,11 +83,13 @@ def choice(table: Table) -> Choose:
 
 
 def by_rule(tokens: int, shape: Shape) -> ExpertForm:
-    """A form for a shape that nobody measured."""
+    """A form for a shape that no table has."""
     block_m = _tokens_of_tile(tokens, shape)
-    if block_m < WIDE:
-        # Two programs a multiprocessor, each with 80 KiB and more under way.
+    if block_m <= 16:
+        # Here and below: two programs a multiprocessor, each with 80 KiB and more under way.
         gate_up, down = Tile(64, 128, 3), Tile(64, 128, 5)
+    elif block_m < WIDE:
+        gate_up, down = Tile(64, 64, 5), Tile(64, 128, 4)
     elif block_m == WIDE:
         gate_up, down = Tile(64, 64, 4), Tile(128, 64, 4)
     else:

@@ -235,7 +235,7 @@ def choose(logits: torch.Tensor, top_k: int, normalize: bool) -> Choices:
     _, tokens, number = logits.shape
     experts = torch.empty((tokens, top_k), dtype=torch.int32, device=logits.device)
     shares = torch.empty((tokens, top_k), dtype=torch.float32, device=logits.device)
-    rows = _rows(number, tokens)
+    rows = rows_of_choice(number, tokens)
     grid = (triton.cdiv(tokens, rows),)
     constants = _constants(logits, rows, top_k, normalize)
     launch(choose_kernel, grid, logits, experts, shares, None, None, tokens, warps=4, **constants)
@@ -251,7 +251,7 @@ def route(logits: torch.Tensor, top_k: int, normalize: bool, block_m: int) -> Ro
     shares = torch.empty(pairs, dtype=torch.float32, device=logits.device)
     table = torch.empty((1 + most, ENTRY), dtype=torch.int32, device=logits.device)
     routing = Routing(order, shares, table, most, block_m)
-    if tokens <= max(1, _ELEMENTS // triton.next_power_of_2(experts)):
+    if tokens <= _most_alone(experts):
         constants = _constants(logits, triton.next_power_of_2(tokens), top_k, normalize)
         given = (logits, order, shares, table, tokens)
         launch(sort_few_kernel, (1,), *given, BLOCK_M=block_m, warps=8, **constants)
@@ -262,7 +262,7 @@ def route(logits: torch.Tensor, top_k: int, normalize: bool, block_m: int) -> Ro
 
 def _sort_many(logits: torch.Tensor, top_k: int, normalize: bool, routing: Routing) -> None:
     _, tokens, number = logits.shape
-    rows, wide = _rows(number, tokens), triton.next_power_of_2(number)
+    rows, wide = rows_of_choice(number, tokens), triton.next_power_of_2(number)
     blocks, pairs = triton.cdiv(tokens, rows), tokens * top_k
     experts, ranks = torch.empty((2, pairs), dtype=torch.int32, device=logits.device)
     counts, offsets = torch.empty((2, blocks, number), dtype=torch.int32, device=logits.device)
@@ -278,10 +278,15 @@ def _sort_many(logits: torch.Tensor, top_k: int, normalize: bool, routing: Routi
     launch(place_kernel, (blocks,), *given, warps=4, **constants)
 
 
-def _rows(experts: int, tokens: int) -> int:
-    """Tokens of a program that only chooses."""
-    most = max(1, _ELEMENTS // 2 // triton.next_power_of_2(experts))
+def rows_of_choice(experts: int, tokens: int) -> int:
+    """Tokens whose experts one program chooses."""
+    alone = _most_alone(experts)
+    most = alone if tokens <= alone else max(1, alone // 2)
     return min(most, triton.next_power_of_2(tokens))
+
+
+def _most_alone(experts: int) -> int:
+    return max(1, _ELEMENTS // triton.next_power_of_2(experts))
 
 
 def _constants(logits: torch.Tensor, rows: int, top_k: int, normalize: bool) -> dict[str, int]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from rtp_kernels.gpu.forms import Gemv, Library, Swapped, by_rule, power_of_2
+from rtp_kernels.gpu.forms import Form, Gemv, Library, Swapped, by_rule, power_of_2
 from rtp_kernels.gpu.gemv import gemv
 from rtp_kernels.gpu.products import wide_product
 from rtp_kernels.gpu.residual import ResidualStream, Stream, normed, settled
@@ -18,12 +18,14 @@ from rtp_kernels.gpu.swapped_gemm import swapped_gemm
 from rtp_kernels.moe_gate_up_down import one_token, tiles
 from rtp_kernels.moe_gate_up_down.forms import Choose, Shape, default
 from rtp_kernels.moe_gate_up_down.reference import ExpertWeights
-from rtp_kernels.moe_gate_up_down.routing import choose, route
+from rtp_kernels.moe_gate_up_down.routing import choose, route, rows_of_choice
 
 EXACT_ROWS = 1024
 """Up to so many tokens, experts' outputs are kept in float32 until they are added."""
-_SWAPPED_ROWS = 128
-_ROUTER_PARTS = 16
+_SWAPPED_ROWS = 64
+_ROUTER_OUTPUTS, _ROUTER_PARTS = 16, 16
+_SUMMED = 16384
+"""Scores that one program adds up before it chooses; more keep the others waiting."""
 
 
 def bind(dtype: str, choose_form: Choose | None = None) -> Callable[..., Stream]:
@@ -68,14 +70,21 @@ def router_scores(
 
     One token is normed on the way, more have been.
     """
-    (experts, hidden), tokens = router.shape, x.shape[0]
-    if tokens == 1:
-        form = by_rule("head", 1, experts, hidden, 0)
-        assert isinstance(form, Gemv)  # noqa: S101 - of one row
+    form = router_form(*router.shape, x.shape[0])
+    if isinstance(form, Gemv):
         return gemv(x, router, None, form, norm=norm, eps=eps, out_dtype=torch.float32)[None]
-    if tokens <= _SWAPPED_ROWS:
-        block_k = min(128, max(16, power_of_2(hidden)))
-        parts = min(_ROUTER_PARTS, -(-hidden // block_k))
-        form = Swapped(64, block_k, 2, parts, tiles=False)
+    if isinstance(form, Swapped):
         return swapped_gemm(x, router, None, form, out_dtype=torch.float32)
-    return wide_product(x, router, Library())[None]
+    return wide_product(x, router, form)[None]
+
+
+def router_form(experts: int, hidden: int, tokens: int) -> Form:
+    """Many programs for a small weight, but no more parts than whoever adds them can load."""
+    if tokens == 1:
+        return by_rule("head", 1, experts, hidden, 0)
+    if tokens > _SWAPPED_ROWS:
+        return Library()
+    block_k = min(128, max(16, power_of_2(hidden)))
+    parts = _SUMMED // (power_of_2(experts) * rows_of_choice(experts, tokens))
+    parts = max(1, min(_ROUTER_PARTS, parts, -(-hidden // block_k)))
+    return Swapped(_ROUTER_OUTPUTS, block_k, 3, parts, tiles=False)

@@ -24,7 +24,17 @@ GEMMA_CONFIG = {
     "query_pre_attn_scalar": 8,
     "sliding_window": 4,
 }
+EXPERTS_CONFIG = {
+    **LLAMA_CONFIG,
+    "head_dim": 16,
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24,
+    "norm_topk_prob": True,
+    "mlp_only_layers": [],
+}
 BLOCK, BLOCKS = 8, 4
+OTHERS = {"embed", "settle", "soft_cap", "moe_gate_up_down"}
 
 
 def form_of(operation, rows, outputs, inputs):
@@ -34,7 +44,7 @@ def form_of(operation, rows, outputs, inputs):
 
 def on_triton(operation):
     """float32, so that the interpreter multiplies exactly."""
-    if operation not in _TRITON or operation not in {*LINEAR, "embed", "settle", "soft_cap"}:
+    if operation not in _TRITON or operation not in LINEAR | OTHERS:
         return resolve(operation, "anything", "float32")
     module = import_module(f"rtp_kernels.{operation}.triton")
     return module.bind("float32", form_of) if operation in LINEAR else module.bind("float32")
@@ -71,7 +81,11 @@ class Small:
 
 @pytest.mark.parametrize(
     ("architecture", "config"),
-    [("LlamaForCausalLM", LLAMA_CONFIG), ("Gemma2ForCausalLM", GEMMA_CONFIG)],
+    [
+        ("LlamaForCausalLM", LLAMA_CONFIG),
+        ("Gemma2ForCausalLM", GEMMA_CONFIG),
+        ("Qwen3MoeForCausalLM", EXPERTS_CONFIG),
+    ],
 )
 def test_a_decoder_on_triton_forms_gives_the_same_states_and_logits(architecture, config):
     fast, exact = (Small(architecture, config, kernels) for kernels in (on_triton, on_torch))

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from rtp_kernels.gpu.residual import ResidualStream, normed, settled
 from rtp_kernels.moe_gate_up_down import triton as form
-from rtp_kernels.moe_gate_up_down.forms import ExpertForm, Shape, Tile, by_rule
+from rtp_kernels.moe_gate_up_down.forms import ExpertForm, Tile
 from rtp_kernels.moe_gate_up_down.reference import choose_experts
 from rtp_kernels.moe_gate_up_down.routing import choose, route
 
@@ -213,9 +213,3 @@ def test_every_pair_is_in_one_tile_of_its_expert(tokens, experts, top_k, block_m
 def test_any_shape(tokens, experts, top_k, hidden, width, normalize, chosen):
     given = arguments(tokens, experts, hidden, width, dtype="float16")
     check(given, min(top_k, experts), normalize, chosen)
-
-
-def test_few_tokens_of_an_expert_are_one_tile():
-    shape = Shape(128, 8, 2048, 768)
-    for tokens in range(2, 33):
-        assert by_rule(tokens, shape).block_m >= tokens
