@@ -70,7 +70,8 @@ def router_scores(
 
     One token is normed on the way, more have been.
     """
-    form = router_form(*router.shape, x.shape[0])
+    experts, hidden = router.shape
+    form = router_form(experts, hidden, x.shape[0])
     if isinstance(form, Gemv):
         return gemv(x, router, None, form, norm=norm, eps=eps, out_dtype=torch.float32)[None]
     if isinstance(form, Swapped):

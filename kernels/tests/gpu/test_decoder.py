@@ -57,10 +57,10 @@ def on_torch(operation):
 class Small:
     """A family's model with random weights and one sequence's memory."""
 
-    def __init__(self, architecture, config, kernels):
+    def __init__(self, architecture, config, kernels, dtype="float32"):
         (offer,) = (one for one in rtp_models() if one.name == architecture)
         family = offer.build(None, None)
-        self.spec = family.spec(config, "float32", "test")
+        self.spec = family.spec(config, dtype, "test")
         generator = torch.Generator().manual_seed(1)
         parameters = {
             one.name: torch.randn(one.shape, generator=generator) * 0.2
@@ -98,3 +98,15 @@ def test_a_decoder_on_triton_forms_gives_the_same_states_and_logits(architecture
         assert got.captured.keys() == {0, 1}
         for layer, states in got.captured.items():
             torch.testing.assert_close(states, expected.captured[layer], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config", "dtype", "queues"),
+    [
+        ("LlamaForCausalLM", LLAMA_CONFIG, "float32", True),
+        ("Qwen3MoeForCausalLM", EXPERTS_CONFIG, "float32", False),
+        ("Qwen3MoeForCausalLM", EXPERTS_CONFIG, "bfloat16", True),
+    ],
+)
+def test_only_float32_experts_wait_for_the_device(architecture, config, dtype, queues):
+    assert Small(architecture, config, on_torch, dtype).model.queues is queues
