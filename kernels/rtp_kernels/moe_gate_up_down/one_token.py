@@ -59,6 +59,8 @@ def gate_up_kernel(
         many = inside[None, :]
         w = tl.load(gates + begin, mask=many, other=0.0, eviction_policy="evict_first")
         u = tl.load(ups + begin, mask=many, other=0.0, eviction_policy="evict_first")
+        # All of them are under way before the first is used; the compiler would take turns.
+        tl.debug_barrier()
         values = tl.load(x + begin + columns, mask=inside, other=0.0).to(tl.float32)
         squares += values * values
         values *= tl.load(norm + begin + columns, mask=inside, other=0.0).to(tl.float32)
@@ -118,7 +120,7 @@ def gate_up(
     """x [1, hidden], weight [experts, 2 * width, hidden] -> [top_k, width]."""
     _, rows, columns = weight.shape
     outputs, top_k = rows // 2, choices.experts.shape[1]
-    block_k = min(1024, triton.next_power_of_2(columns))
+    block_k = min(2048, triton.next_power_of_2(columns))
     block_n = max(1, min(_GATED_ELEMENTS // block_k, triton.next_power_of_2(outputs)))
     out = torch.empty((top_k, outputs), dtype=x.dtype, device=x.device)
     grid = (triton.cdiv(outputs, block_n), top_k)

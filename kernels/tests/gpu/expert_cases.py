@@ -72,7 +72,7 @@ def one_token(shape: Shape) -> list[Case]:
     module = FOLDER + "one_token"
     return [
         Case(module, "gate_up_kernel", {**up, "eps": "fp32"},
-             {"OUTPUTS": shape.width, "COLUMNS": shape.hidden, "BLOCK_N": 4, "BLOCK_K": 1024,
+             {"OUTPUTS": shape.width, "COLUMNS": shape.hidden, "BLOCK_N": 2, "BLOCK_K": 2048,
               "PDL": True}),
         Case(module, "down_kernel",
              {**down, **{name: up[name] for name in ("weight", "experts", "out")}},
