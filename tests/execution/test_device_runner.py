@@ -39,6 +39,7 @@ def requests():
         ("SmolLM3ForCausalLM", "windows where unturned"),
         ("Qwen3ForCausalLM", "wide heads, tied"),
         ("Gemma3ForCausalLM", "five to one"),
+        ("Qwen3MoeForCausalLM", "a dense layer"),
     ],
 )
 @pytest.mark.parametrize("capture", [True, False])
