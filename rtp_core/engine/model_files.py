@@ -9,13 +9,21 @@ from rtp_core.engine.services import Stopwatch
 from rtp_core.loading.checkpoint import Checkpoint, open_checkpoint
 from rtp_core.loading.demo import resolve_model
 from rtp_core.loading.dummy import dummy_plan
+from rtp_core.loading.objects.address import is_object_address
 from rtp_core.loading.plan import plan_weights
 from rtp_core.loading.plugin import DUMMY
 
 
 def find_checkpoint(config: EngineConfig, watch: Stopwatch) -> Checkpoint:
-    """Headers of the model's files; what is an id of the hub is downloaded."""
-    path = resolve_model(config.model.path, cache_dir(), config.model.revision)
+    """Headers of the model's files; what is an id of the hub is downloaded, what an
+    object store holds is read from there."""
+    name = config.model.path
+    if is_object_address(name):
+        from rtp_core.loading.objects.fetch import object_model
+
+        path = object_model(name, cache_dir(), config.loading.source_options)
+    else:
+        path = resolve_model(name, cache_dir(), config.model.revision)
     watch.lap("model")
     checkpoint = open_checkpoint(path, weights=config.loading.loader != DUMMY)
     watch.lap("headers")

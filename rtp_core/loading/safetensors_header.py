@@ -15,6 +15,7 @@ from rtp_core.api import TensorInfo
 from rtp_core.errors import WeightLoadError
 from rtp_core.loading.foreign import START_BYTES, refuse_foreign
 from rtp_core.loading.json_object import parse_object
+from rtp_core.loading.objects.stand_in import file_bytes
 
 MAX_HEADER_BYTES = 100_000_000
 MAX_DIMENSIONS = 64
@@ -27,7 +28,7 @@ DTYPE_BITS: Mapping[str, int] = {
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """Tensors of one file by name. Raises WeightLoadError naming file and tensor."""
-    size = path.stat().st_size
+    size = file_bytes(path)
     with path.open("rb") as file:
         start = file.read(START_BYTES)
         refuse_foreign(path, start)
