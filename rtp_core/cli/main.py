@@ -19,6 +19,7 @@ COMMANDS = {
     "explain": "effective features, why, and what they cost",
     "doctor": "check the environment, with remedies",
     "model": "obtain a model",
+    "convert": "write a model ready to serve: fused, split, quantized",
 }
 
 

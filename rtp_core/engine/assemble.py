@@ -39,6 +39,7 @@ from rtp_core.kv.block_hash import BlockHasher, load_or_create_secret
 from rtp_core.kv.cache import CacheSettings, KVCache
 from rtp_core.loading.codes import round_to_codes
 from rtp_core.loading.load import load_weights
+from rtp_core.loading.objects.address import without_query
 from rtp_core.plugins.host import PluginHost
 from rtp_core.scheduling.scheduler import Scheduler
 from rtp_core.speculation.controller import SpeculationController
@@ -188,7 +189,7 @@ def _cache(prepared: Prepared, memory: KVMemory) -> KVCache:
 
 def _model_info(prepared: Prepared) -> ModelInfo:
     config, spec = prepared.config, prepared.spec
-    names = config.model.served_name or (config.model.path,)
+    names = config.model.served_name or (without_query(config.model.path),)
     return ModelInfo(
         name=names[0],
         architecture=spec.architecture,

@@ -18,7 +18,7 @@ from rtp_core.loading.checkpoint import open_checkpoint
 from rtp_core.loading.load import load_weights
 from rtp_core.loading.mmap_loader import MmapLoader
 from rtp_core.loading.objects import headers, open_store, stand_in
-from rtp_core.loading.objects.address import is_object_address
+from rtp_core.loading.objects.address import is_object_address, without_query
 from rtp_core.loading.objects.fetch import object_model
 from rtp_core.loading.objects.fsspec_store import FsspecStore
 from rtp_core.loading.objects.http import HttpStore
@@ -340,3 +340,8 @@ def test_options_are_key_and_value(tmp_path):
 )  # fmt: skip
 def test_addresses(name, expected):
     assert is_object_address(name) is expected
+
+
+def test_a_name_for_others_has_no_signature():
+    assert without_query("https://h/m?X-Amz-Signature=1") == "https://h/m"
+    assert without_query("/models/odd?name") == "/models/odd?name"
