@@ -141,7 +141,10 @@ class ServerConfig(Section):
         default=30.0, metadata=rule("Seconds that requests in flight get to end.", low=0)
     )
     ui: bool = field(default=True, metadata=rule("Serve the page at /."))
-    verbose: bool = field(default=False, metadata=rule("Log every request.", flag="--verbose"))
+    verbose: bool = field(
+        default=False,
+        metadata=rule("Log every request, and every file of weights.", flag="--verbose"),
+    )
 
 
 @dataclass(frozen=True, slots=True)

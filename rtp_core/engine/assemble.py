@@ -38,6 +38,7 @@ from rtp_core.errors import PluginError
 from rtp_core.kv.block_hash import BlockHasher, load_or_create_secret
 from rtp_core.kv.cache import CacheSettings, KVCache
 from rtp_core.loading.codes import round_to_codes
+from rtp_core.loading.files_done import TellingFiles
 from rtp_core.loading.load import load_weights
 from rtp_core.loading.objects.address import without_query
 from rtp_core.plugins.host import PluginHost
@@ -147,6 +148,8 @@ def _load(
         log.info("quantized %s form=%r", prepared.checkpoint.quantization.summary, form.name)
     coded = form.keep_codes and can_keep_codes(form)
     watch.lap("self-test")
+    if prepared.config.server.verbose:
+        loader = TellingFiles(loader)
     parameters, stats = load_weights(
         plan, loader, prepared.context.device, advance, keep_codes=coded
     )
