@@ -34,10 +34,10 @@ class Speed:
             self._seen.popleft()
 
     @property
-    def bytes_per_s(self) -> float:
-        """0 until two moments are known."""
+    def bytes_per_s(self) -> float | None:
+        """None until two moments are known."""
         (first_s, first), (last_s, last) = self._seen[0], self._seen[-1]
-        return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
+        return (last - first) / (last_s - first_s) if last_s > first_s else None
 
 
 class ProgressBar:
@@ -81,11 +81,13 @@ class ProgressBar:
         filled = _WIDTH * percent // 100
         bar = "#" * filled + "." * (_WIDTH - filled)
         amounts = f"{done / _MB:.0f} of {total / _MB:.0f} MB"
-        speed = f"{self._speed.bytes_per_s / _MB:.0f} MB/s"
-        left = "" if self._ended else f", {_duration(self._left_s(done, total))} left"
+        speed = self._speed.bytes_per_s
+        moving = "" if speed is None else f"  {speed / _MB:.0f} MB/s"
+        if moving and not self._ended:
+            moving += f", {_duration(self._left_s(done, total))} left"
         end = "\n" if self._ended else ""
         self._stream.write(
-            f"\r{self._label} [{bar}] {percent:3d} %  {amounts}  {speed}{left}{_END_OF_LINE}{end}"
+            f"\r{self._label} [{bar}] {percent:3d} %  {amounts}{moving}{_END_OF_LINE}{end}"
         )
         self._stream.flush()
 
@@ -95,7 +97,7 @@ class ProgressBar:
                 self._label,
                 bytes=done,
                 of_bytes=total,
-                mb_per_s=self._speed.bytes_per_s / _MB,
+                mb_per_s=(self._speed.bytes_per_s or 0.0) / _MB,
                 left_s=self._left_s(done, total),
             )
         )

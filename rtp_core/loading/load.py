@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+import torch
 
 from rtp_core.api import LoadStats, WeightLoader, WeightPlan
 from rtp_core.errors import WeightLoadError
@@ -17,17 +19,19 @@ def load_weights(
     progress: Callable[[int], None],
     *,
     keep_codes: bool = False,
+    into: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[Parameters, LoadStats]:
     """All parameters by destination name, and what the loader did.
 
-    With `keep_codes`, linear weights from quantized files keep their group codes.
+    With `keep_codes`, linear weights from quantized files keep their group codes. `into` holds
+    destinations from `sink.allocate`; they may be looked at, not read, while they are filled.
 
     Raises WeightLoadError, also for what the system says about a file.
     """
     try:
         if isinstance(plan, ConvertedPlan):
-            return load_converted(plan, loader, device, progress)
-        sink = TensorSink(plan, device, keep_codes=keep_codes)
+            return load_converted(plan, loader, device, progress, into)
+        sink = TensorSink(plan, device, keep_codes=keep_codes, into=into)
         stats = loader.load(plan, sink, progress)
     except OSError as error:
         file = "" if error.filename is None else str(error.filename)

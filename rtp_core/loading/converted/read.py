@@ -66,10 +66,17 @@ def plan_converted(
 
 
 def load_converted(
-    plan: ConvertedPlan, loader: WeightLoader, device: str, progress: Callable[[int], None]
+    plan: ConvertedPlan,
+    loader: WeightLoader,
+    device: str,
+    progress: Callable[[int], None],
+    into: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[dict[str, torch.Tensor | LinearWeight], LoadStats]:
-    """All parameters by name. On a CPU those that a loader maps are not copied."""
-    sink = _Sink(plan, device)
+    """All parameters by name. On a CPU those that a loader maps are not copied.
+
+    `into` holds destinations that are filled instead of new ones.
+    """
+    sink = _Sink(plan, device, into or {})
     stats = loader.load(plan, sink, progress)
     return sink.parameters(plan), stats
 
@@ -77,8 +84,9 @@ def load_converted(
 class _Sink:
     """`api.WeightSink`; each tensor may arrive once, from any thread."""
 
-    def __init__(self, plan: ConvertedPlan, device: str) -> None:
+    def __init__(self, plan: ConvertedPlan, device: str, into: Mapping[str, torch.Tensor]) -> None:
         self._device = device
+        self._into = into
         self._waiting = {placement.tensor.name for placement in plan.placements}
         self._found: dict[str, torch.Tensor] = {}
         self._lock = threading.Lock()
@@ -97,6 +105,11 @@ class _Sink:
                 tensor=tensor.name,
             )
         raw = torch.frombuffer(data, dtype=torch.uint8)
+        ready = self._into.get(tensor.name)
+        if ready is not None:
+            ready.view(-1).view(torch.uint8).copy_(raw)
+            self._found[tensor.name] = ready
+            return
         if not self._stays(data, raw):
             raw = torch.empty(len(raw), dtype=torch.uint8, device=self._device).copy_(raw)
         self._found[tensor.name] = raw.view(_DTYPES[tensor.dtype]).view(tensor.shape)
