@@ -26,6 +26,7 @@ from rtp_core.loading.converted.directory import Target
 from rtp_core.loading.converted.form import RECORD, rank_file, rank_tensors, read_conversion
 from rtp_core.loading.load import load_weights
 from rtp_core.loading.mmap_loader import MmapLoader
+from rtp_core.loading.sink import allocate
 from rtp_core.testing.range_server import range_server
 from rtp_kernels.linear_weight import LinearWeight
 
@@ -108,6 +109,17 @@ def test_writing_to_a_mapped_weight_does_not_change_the_file(converted):
     loaded, _ = load_weights(prepared(converted).plan, MmapLoader(), "cpu", lambda _: None)
     loaded["norm"].zero_()
     assert (converted / FILE).read_bytes() == before
+
+
+def test_destinations_that_are_there_are_filled(converted):
+    """As a GPU's are, which others look at while weights are read."""
+    plan = prepared(converted).plan
+    ready = allocate(plan, "cpu")
+    loaded, _ = load_weights(plan, MmapLoader(), "cpu", lambda _: None, into=ready)
+    expected, _ = load_weights(plan, MmapLoader(), "cpu", lambda _: None)
+    for name, one in loaded.items():
+        assert one.data_ptr() == ready[name].data_ptr()
+        assert torch.equal(one, expected[name])
 
 
 # -- targets ---------------------------------------------------------------------------------
