@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": "check the environment, with remedies",
     "model": "obtain a model",
     "tune": "find the fastest kernels for a model on this GPU",
+    "convert": "write a model ready to serve: fused, split, quantized",
 }
 
 

@@ -18,7 +18,8 @@ class ModelConfig(Section):
         default="demo",
         metadata=rule(
             "Model: a directory with safetensors, a .gguf file, an id of the Hugging Face hub "
-            "(org/name, org/name@revision, org/name:file.gguf or org/name:Q4_K_M), or demo.",
+            "(org/name, org/name@revision, org/name:file.gguf or org/name:Q4_K_M), a folder or "
+            ".gguf object at s3://, gs:// or https://, or demo.",
             flag="--model",
         ),
     )
@@ -180,7 +181,10 @@ class ServerConfig(Section):
         ),
     )
     ui: bool = field(default=True, metadata=rule("Serve the page at /."))
-    verbose: bool = field(default=False, metadata=rule("Log every request.", flag="--verbose"))
+    verbose: bool = field(
+        default=False,
+        metadata=rule("Log every request, and every file of weights.", flag="--verbose"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +195,13 @@ class LoadingConfig(Section):
     loader: str = field(
         default="auto",
         metadata=rule("Weight loader by offer name; auto measures the storage first."),
+    )
+    source_options: tuple[str, ...] = field(
+        default=(),
+        metadata=rule(
+            "Options of the object store that model.path names with s3:// or gs://, as KEY=VALUE "
+            "of fsspec's file system (endpoint_url=https://host, anon=true)."
+        ),
     )
 
 

@@ -43,7 +43,9 @@ from rtp_core.errors import PluginError
 from rtp_core.kv.block_hash import BlockHasher, load_or_create_secret
 from rtp_core.kv.cache import CacheSettings, KVCache
 from rtp_core.loading.codes import round_to_codes
+from rtp_core.loading.files_done import TellingFiles
 from rtp_core.loading.load import load_weights
+from rtp_core.loading.objects.address import without_query
 from rtp_core.plugins.host import PluginHost
 from rtp_core.scheduling.scheduler import Scheduler
 from rtp_core.speculation.controller import SpeculationController
@@ -71,6 +73,8 @@ def _build_engine(config: EngineConfig, progress: Progress | None, watch: Stopwa
     use_tuned(context.device, spec.dtype)
     (attention,) = prepared.resolution.names(Role.ATTENTION)
     loader: WeightLoader = host.build(Role.LOADER, config.loading.loader, context)
+    if config.server.verbose:
+        loader = TellingFiles(loader)
     backend: AttentionBackend = host.build(Role.ATTENTION, attention, context)
     policy: SchedulingPolicy = host.build(Role.SCHEDULER, config.scheduling.policy, context)
     speculators = [(name, _speculator(host, name, context)) for name in config.speculation.methods]
@@ -228,7 +232,7 @@ def _cache(prepared: Prepared, memory: KVMemory) -> KVCache:
 
 def _model_info(prepared: Prepared) -> ModelInfo:
     config, spec = prepared.config, prepared.spec
-    names = config.model.served_name or (config.model.path,)
+    names = config.model.served_name or (without_query(config.model.path),)
     return ModelInfo(
         name=names[0],
         architecture=spec.architecture,

@@ -12,13 +12,15 @@ from rtp_core.engine.prepare import Prepared, prepare
 from rtp_core.engine.tuned_kernels import tuned_words
 from rtp_core.loading.checkpoint import open_checkpoint
 from rtp_core.loading.demo import DEMO_NAMES, hub_model, local_path
+from rtp_core.loading.objects.address import is_object_address
 from rtp_core.plugins.explain import explain, to_json
 
 
 def explain_model(config: EngineConfig) -> dict[str, Any]:
     """The JSON of `rtp explain` before any weight is read, or downloaded from a hub."""
     name = config.model.path
-    if name in DEMO_NAMES or local_path(name) is not None:
+    here = name in DEMO_NAMES or is_object_address(name) or local_path(name) is not None
+    if here:
         return explain_prepared(prepare(config))
     hub_name = hub_model(name, config.model.revision)
     from rtp_core.loading.hub.sketch import sketched

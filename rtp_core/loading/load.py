@@ -8,6 +8,7 @@ import torch
 
 from rtp_core.api import LoadStats, WeightLoader, WeightPlan
 from rtp_core.errors import WeightLoadError
+from rtp_core.loading.converted.read import ConvertedPlan, load_converted
 from rtp_core.loading.sink import Parameters, TensorSink
 
 
@@ -27,8 +28,10 @@ def load_weights(
 
     Raises WeightLoadError, also for what the system says about a file.
     """
-    sink = TensorSink(plan, device, keep_codes=keep_codes, into=into)
     try:
+        if isinstance(plan, ConvertedPlan):
+            return load_converted(plan, loader, device, progress, into)
+        sink = TensorSink(plan, device, keep_codes=keep_codes, into=into)
         stats = loader.load(plan, sink, progress)
     except OSError as error:
         file = "" if error.filename is None else str(error.filename)

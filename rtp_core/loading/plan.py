@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Container, Iterable, Mapping, Sequence
-from pathlib import Path
 
 from rtp_core.api import (
     ParameterSpec,
@@ -17,6 +16,7 @@ from rtp_core.api import (
 from rtp_core.errors import WeightLoadError
 from rtp_core.loading.checkpoint import Checkpoint
 from rtp_core.loading.dequantize import DECODABLE
+from rtp_core.loading.objects.stand_in import file_bytes
 from rtp_core.loading.quantized.tensor import PartPlacement, QuantizedTensor
 from rtp_core.loading.small_reads import read_small
 
@@ -46,7 +46,7 @@ def plan_weights(table: WeightTable, checkpoint: Checkpoint) -> WeightPlan:
     return WeightPlan(
         table.parameters,
         tuple(placements),
-        {file: Path(file).stat().st_size for file in sorted(files)},
+        {file: file_bytes(file) for file in sorted(files)},
     )
 
 

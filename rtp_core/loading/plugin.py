@@ -24,22 +24,25 @@ def rtp_weight_loaders() -> tuple[Offer, ...]:
 def _auto(context: BuildContext, options: Any) -> WeightLoader:
     del context, options
     from rtp_core.loading.auto import AutoLoader
+    from rtp_core.loading.objects.loader import SourceLoader
 
-    return AutoLoader()
+    return SourceLoader(AutoLoader())
 
 
 def _mmap(context: BuildContext, options: Any) -> WeightLoader:
     del context, options
     from rtp_core.loading.mmap_loader import MmapLoader
+    from rtp_core.loading.objects.loader import SourceLoader
 
-    return MmapLoader()
+    return SourceLoader(MmapLoader())
 
 
 def _file_order(context: BuildContext, options: Any) -> WeightLoader:
     del context, options
     from rtp_core.loading.file_order import FileOrderLoader
+    from rtp_core.loading.objects.loader import SourceLoader
 
-    return FileOrderLoader()
+    return SourceLoader(FileOrderLoader())
 
 
 def _dummy(context: BuildContext, options: Any) -> WeightLoader:
