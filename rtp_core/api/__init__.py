@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+from rtp_core.api.answers import (
+    AnswerEvent,
+    AnswerParser,
+    ContentDelta,
+    ReasoningDelta,
+    ReasoningFormat,
+    Tool,
+    ToolArguments,
+    ToolFormat,
+    ToolRules,
+    ToolStart,
+)
 from rtp_core.api.disaggregation import (
     GroupDone,
     KVTransport,
@@ -109,6 +121,8 @@ __all__ = [
     "API_VERSION",
     "TO_BE_DRAWN",
     "UNUSABLE_LOGITS",
+    "AnswerEvent",
+    "AnswerParser",
     "AttentionBackend",
     "AttentionPlan",
     "BlockCopy",
@@ -119,6 +133,7 @@ __all__ = [
     "CheckedModel",
     "Clock",
     "Commit",
+    "ContentDelta",
     "Draft",
     "DraftRow",
     "EarlyFamily",
@@ -155,6 +170,8 @@ __all__ = [
     "PlanRow",
     "QueuedRequest",
     "QueueingModel",
+    "ReasoningDelta",
+    "ReasoningFormat",
     "Request",
     "RequestTiming",
     "Role",
@@ -174,6 +191,11 @@ __all__ = [
     "TierBlock",
     "TokenEvent",
     "TokenLogprob",
+    "Tool",
+    "ToolArguments",
+    "ToolFormat",
+    "ToolRules",
+    "ToolStart",
     "WeightLoader",
     "WeightPlan",
     "WeightRule",
