@@ -101,6 +101,10 @@ from rtp_core.api.speculation import (
     Speculator,
     SpeculatorNeeds,
 )
+from rtp_core.api.structured import (
+    StructuredKind,
+    StructuredOutput,
+)
 from rtp_core.api.version import (
     API_VERSION,
 )
@@ -187,6 +191,8 @@ __all__ = [
     "StepCosts",
     "StepPlan",
     "StepResult",
+    "StructuredKind",
+    "StructuredOutput",
     "TensorInfo",
     "TierBlock",
     "TokenEvent",

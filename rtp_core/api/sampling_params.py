@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rtp_core.api.structured import StructuredOutput
 from rtp_core.errors import RequestError
 
 MAX_CHOICES = 128
 MAX_LOGPROBS = 20
 MAX_STOP_STRINGS = 4
 MAX_STOP_STRING_CHARS = 1024
+MAX_MARKER_TOKENS = 64
 SEED_BOUND = 2**63
 
 
@@ -22,6 +24,8 @@ class SamplingParams:
     `temperature` 0 is argmax. `top_k` 0 or -1 and `top_p` 1 switch truncation off.
     `seed` None draws a fresh seed at admission. `max_tokens` None fills the context.
     `logprobs` asks for that many alternatives a token, from the raw distribution.
+    `structured` constrains the whole text of each choice, or, with `structured_after`, what
+    follows the first occurrence of these token ids in it (the end of thinking, say).
     Raises RequestError naming the field when a value is out of bounds.
     """
 
@@ -43,6 +47,8 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
+    structured: StructuredOutput | None = None
+    structured_after: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -53,6 +59,7 @@ class SamplingParams:
         self._check_reals()
         self._check_stops()
         self._check_bias()
+        self._check_structured()
 
     @property
     def greedy(self) -> bool:
@@ -106,6 +113,21 @@ class SamplingParams:
         for token, bias in self.logit_bias.items():
             _integer("logit_bias", token, 0, 2**31 - 1)
             _real("logit_bias", bias, -100.0, 100.0)
+
+    def _check_structured(self) -> None:
+        if not isinstance(self.structured, StructuredOutput | None):
+            raise RequestError("structured", "structured must be a StructuredOutput")
+        if self.structured_after is None:
+            return
+        marker = tuple(self.structured_after)
+        object.__setattr__(self, "structured_after", marker)
+        if self.structured is None or not 0 < len(marker) <= MAX_MARKER_TOKENS:
+            raise RequestError(
+                "structured_after",
+                f"structured_after needs structured and has 1 to {MAX_MARKER_TOKENS} token ids",
+            )
+        for token in marker:
+            _integer("structured_after", token, 0, 2**31 - 1)
 
 
 def _integer(name: str, value: object, low: int, high: int) -> None:
