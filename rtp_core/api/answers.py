@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,13 +52,9 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class ToolRules:
-    """What an answer may call, and what it must.
-
-    `required` asks for at least one call and nothing else; `parallel` allows several.
-    """
+    """Which tools an answer must call, at least one of them; `parallel` allows several calls."""
 
     tools: Sequence[Tool]
-    required: bool = False
     parallel: bool = True
 
 
@@ -95,12 +91,12 @@ class ToolFormat(Protocol):
         """A parser for one answer; it emits ContentDelta, ToolStart and ToolArguments."""
         ...
 
-    def grammar(self, rules: ToolRules) -> str | None:
+    def grammar(self, rules: ToolRules, spell: Callable[[str], str]) -> str | None:
         """A Lark grammar of answers that are calls under `rules` and nothing else.
 
         The dialect is that of llguidance, in which ``%json {...}`` stands for a value that a
-        schema accepts. None when the format cannot be written so: such a format cannot force
-        calls.
+        schema accepts; `spell` writes a mark, which may be a special token. None when the
+        format has no grammar: calls that must be made are then written as Hermes does.
         """
         ...
 

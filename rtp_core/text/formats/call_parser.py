@@ -37,12 +37,12 @@ class Body(Protocol):
 class Syntax:
     """`openings` begin a body anywhere; `bare` characters do at the beginning of an answer.
 
-    `noise` are marks around calls without a meaning of their own. A bare body is a call only
-    if it names a tool there is. `body(bare)` makes a reader.
+    `noise` are marks around calls without a meaning of their own, dropped where they stand
+    beside a call. A bare body is a call only if it names a tool there is.
     """
 
     openings: tuple[str, ...]
-    body: Callable[[bool], Body]
+    body: Callable[[], Body]
     bare: str = ""
     noise: tuple[str, ...] = ()
     new_id: Callable[[], str] = new_call_id
@@ -120,6 +120,7 @@ class CallParser:
                 return
             if seen in self._syntax.noise:
                 self._partial = ""
+                self._blank.extend(() if self._after_call else (seen,))
                 return
             if seen in self._prefixes:
                 break
@@ -129,7 +130,7 @@ class CallParser:
 
     def _open(self, opening: str, first: str = "") -> None:
         self._opening = opening
-        self._body = self._syntax.body(opening == "")
+        self._body = self._syntax.body()
         self._held = []
         for char in first:
             self._take(char)
@@ -161,6 +162,7 @@ class CallParser:
         index = self._num_calls
         self._num_calls += 1
         self._after_call = True
+        self._blank = [one for one in self._blank if one.isspace()]
         self._events.append(ToolStart(index, self._syntax.new_id(), call.name))
         self._events.append(ToolArguments(index, call.arguments))
 

@@ -103,14 +103,18 @@ class XmlBody:
 def typed_value(text: str, schema: Any) -> Any:
     """An argument's text as the schema's type; as a string if it is none of that type."""
     kinds = _kinds(schema)
-    if "string" in kinds and not ("null" in kinds and text.strip() == "null"):
-        return text
-    if not kinds & _JSON_TYPES:
+    if is_string(schema) and not ("null" in kinds and text.strip() == "null"):
         return text
     try:
         return decoded(_as_json(text.strip()))
     except NoCallError:
         return text
+
+
+def is_string(schema: Any) -> bool:
+    """True for arguments that are written as they are: strings, and what has no type."""
+    kinds = _kinds(schema)
+    return "string" in kinds or not kinds & _JSON_TYPES
 
 
 def _as_json(text: str) -> str:
@@ -129,10 +133,8 @@ def _kinds(schema: Any) -> set[str]:
     found: set[str] = set()
     for branch in branches:
         kind = branch.get("type")
-        found.update(one for one in (kind if isinstance(kind, list) else [kind]) if _is_text(one))
+        kinds = kind if isinstance(kind, list) else [kind]
+        found.update(one for one in kinds if isinstance(one, str))
         found.update({"object"} if "properties" in branch else ())
     return found
 
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)

@@ -60,6 +60,7 @@ class ThinkParser:
     def __init__(self, form: ThinkFormat, inside: bool) -> None:
         self._open, self._close = form.open, form.close
         self._inside = inside
+        self._thought = False
         self._kind: type[ReasoningDelta | ContentDelta] = ContentDelta
         self._partial = ""
         self._blank: list[str] = []
@@ -82,7 +83,7 @@ class ThinkParser:
             self._text += [*self._blank, self._partial]
         elif self._take != self._after:
             self._kind = ReasoningDelta
-            self._text += [*(self._blank if self._partial else ()), self._partial]
+            self._text += [*(self._blank if self._partial and self._thought else ()), self._partial]
         self._partial, self._blank = "", []
         return self._told()
 
@@ -126,8 +127,8 @@ class ThinkParser:
         if char.isspace():
             self._blank.append(char)
             return
-        self._text += [*self._blank, char]
-        self._blank = []
+        self._text += [*(self._blank if self._thought else ()), char]
+        self._blank, self._thought = [], True
 
     def _behind(self, char: str) -> None:
         """White space after the closing mark."""
