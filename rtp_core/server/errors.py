@@ -27,6 +27,22 @@ _KINDS = {
     503: "service_unavailable",
     504: "timeout_error",
 }
+ERROR_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
 _RETRY_AFTER_S = {"queue_full": 1, "body_memory": 1, "model_loading": 5, "server_draining": 5}
 _LONG_RETRY_S = 30
 
