@@ -81,3 +81,7 @@ class CapacityError(RtpError):
 
 class EngineDeadError(RtpError):
     """The engine stopped; requests in flight cannot be finished."""
+
+
+class DeviceLostError(EngineDeadError):
+    """A device answers every call with an error until its process ends."""

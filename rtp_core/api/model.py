@@ -243,6 +243,19 @@ class QueueingModel(Protocol):
         ...
 
 
+@runtime_checkable
+class EarlyFamily(Protocol):
+    """A family that can build before weights are read; `ModelFamily`s may be this too."""
+
+    @property
+    def builds_early(self) -> bool:
+        """True when `build` depends on parameters' shapes and dtypes, not on their values.
+
+        Such a model is built once to try its kernels, and again when its weights are there.
+        """
+        ...
+
+
 class ModelFamily(Protocol):
     """An architecture: reads its Hugging Face configuration, declares and binds weights."""
 

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.build import build, started_info
@@ -114,5 +115,13 @@ def _watch_parent() -> None:
     os._exit(EXIT_PARENT_GONE)
 
 
+def _leave(status: int) -> NoReturn:
+    """Destructors would call a device that may be lost, and could wait for it for ever."""
+    if status == EXIT_LOOP_FAILED:
+        logging.shutdown()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    _leave(main(sys.argv[1:]))

@@ -18,6 +18,7 @@ from rtp_core.api import (
     StepPlan,
     StepResult,
 )
+from rtp_core.execution.faults import explained, free_memory, lost_device
 from rtp_core.execution.step_runner import Pending
 
 
@@ -61,8 +62,14 @@ class ModelRunner:
         self.num_forwards = 0
 
     def launch(self, plan: StepPlan) -> Pending:
-        """`run`, as the engine asks for it."""
-        result = self.run(plan)
+        """`run`, as the engine asks for it; errors as `execution.faults` has them."""
+        try:
+            result = self.run(plan)
+        except Exception as error:
+            told = explained(error, self._lost, lambda: free_memory(self._device))
+            if told is error:
+                raise
+            raise told from error
         return lambda: result
 
     @torch.inference_mode()
@@ -76,6 +83,9 @@ class ModelRunner:
         rows, errors = self._draw(plan, sampling, hidden)
         seconds = time.perf_counter() - began
         return StepResult(plan.step_id, rows, seconds, errors, self._model_seconds)
+
+    def _lost(self) -> str | None:
+        return lost_device(self._device)
 
     def _apply_deltas(self, plan: StepPlan) -> None:
         for sequence_id in plan.released:

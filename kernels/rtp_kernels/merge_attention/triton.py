@@ -13,6 +13,7 @@ from torch import Tensor
 from triton import language as tl
 
 from rtp_kernels.gpu import pdl
+from rtp_kernels.gpu.launch import enqueue
 
 _ROWS = 16
 _NOTHING = tl.constexpr(-1e30)
@@ -29,7 +30,9 @@ def merge_attention(parts: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
     if not rows:
         return out, total
     dependent = pdl.dependent_launch()
-    merge_rows[(triton.cdiv(rows, _ROWS),)](
+    enqueue(
+        merge_rows,
+        (triton.cdiv(rows, _ROWS),),
         parts,
         lse,
         out,

@@ -24,6 +24,7 @@ from torch import Tensor
 from triton import language as tl
 
 from rtp_kernels.gpu import pdl
+from rtp_kernels.gpu.launch import enqueue
 from rtp_kernels.paged_attention.choice import DecodeChoice, choose
 from rtp_kernels.paged_attention.heads import (
     NEVER,
@@ -73,7 +74,9 @@ def decode(
     if picked.splits > 1:
         _check(scratch, rows * groups, picked)
     q_norm, k_norm, eps = norms or (qkv, qkv, 0.0)
-    decode_rows[(picked.splits, groups, rows)](
+    enqueue(
+        decode_rows,
+        (picked.splits, groups, rows),
         qkv,
         q_norm,
         k_norm,

@@ -18,6 +18,7 @@ from torch import Tensor
 from triton import language as tl
 
 from rtp_kernels.gpu import pdl
+from rtp_kernels.gpu.launch import enqueue
 from rtp_kernels.paged_attention.choice import RaggedChoice, choose_ragged
 from rtp_kernels.paged_attention.heads import (
     NEVER,
@@ -37,6 +38,7 @@ from rtp_kernels.paged_attention.tables import StepTables
 Norms = tuple[Tensor, Tensor, float] | None
 _INTEGERS = ["block_tables", "lengths", "starts"]
 """Rows are taken from anywhere in a step's tables: their alignment must not cost a compilation."""
+_STORED = [*_INTEGERS, "depths", "writes"]
 _HEADS = 16
 """Heads a program of `store` turns: 16 halves of 128 bytes are one load of four warps."""
 
@@ -61,7 +63,9 @@ def store(
     heads, kv_heads, dim = geometry.num_heads, geometry.num_kv_heads, geometry.head_dim
     q_norm, k_norm, eps = norms or (qkv, qkv, 0.0)
     dependent = pdl.dependent_launch()
-    store_heads[(tokens, triton.cdiv(heads + 2 * kv_heads, _HEADS))](
+    enqueue(
+        store_heads,
+        (tokens, triton.cdiv(heads + 2 * kv_heads, _HEADS)),
         qkv,
         q_norm,
         k_norm,
@@ -123,7 +127,9 @@ def ragged(
     picked = choice or choose_ragged(geometry)
     blocks = triton.cdiv(tokens * geometry.group, picked.block) + len(tables.lengths)
     dependent = pdl.dependent_launch()
-    attend_rows[(kv_heads, blocks)](
+    enqueue(
+        attend_rows,
+        (kv_heads, blocks),
         qkv,
         *planes,
         tables.block_tables,
@@ -153,7 +159,7 @@ def ragged(
     return out
 
 
-@triton.jit(do_not_specialize=["rows", "table_stride"], do_not_specialize_on_alignment=_INTEGERS)
+@triton.jit(do_not_specialize=["rows", "table_stride"], do_not_specialize_on_alignment=_STORED)
 def store_heads(
     qkv, q_norm, k_norm, rotary, k_plane, v_plane, block_tables, lengths, starts, depths, writes,
     eps, rows, table_stride, page_stride, token_stride, head_stride,

@@ -74,17 +74,20 @@ class Programs:
             self._decode(*shape)
 
     def capture(self) -> float:
-        """Record decoding for every size and context; seconds it took. Largest first, as their
-        memory serves the smaller ones."""
-        began = time.perf_counter()
+        """Record decoding for every size and context; seconds it took.
+
+        Largest first, as their memory serves the smaller ones. Quick after `rehearse` in the
+        same process, which loads the kernels.
+        """
+        began, free = time.perf_counter(), self._accelerator.free_bytes()
         shapes = self._shapes()
         for shape in shapes:
-            self._decode(*shape)  # loads its kernels, which a capture cannot
             replay, logits = self._accelerator.capture(lambda shape=shape: self._decode(*shape))
             self._captured[shape] = Captured(replay, logits)
         self._sizes = _ladder(self._limits.max_rows)
         seconds = time.perf_counter() - began
-        log.info("programs_captured count=%d seconds=%.2f", len(shapes), seconds)
+        taken = free - self._accelerator.free_bytes()
+        log.info("programs_captured count=%d seconds=%.2f bytes=%d", len(shapes), seconds, taken)
         return seconds
 
     def _shapes(self) -> list[tuple[int, int, int]]:
