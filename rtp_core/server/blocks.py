@@ -6,7 +6,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rtp_core.api import FinishReason, TokenLogprob
+from rtp_core.api import (
+    AnswerEvent,
+    ContentDelta,
+    FinishReason,
+    ReasoningDelta,
+    TokenLogprob,
+    ToolArguments,
+    ToolStart,
+)
 from rtp_core.server.generation import Piece
 
 Kind = Literal["text", "reasoning", "call"]
@@ -58,12 +66,24 @@ class Blocks:
         delta = piece.delta
         self._unheard.extend(delta.logprobs or ())
         changes: list[Change] = []
-        if delta.text:
-            changes += self._grow("text", delta.text)
+        for event in delta.events:
+            changes += self._take(event)
         if delta.finish_reason is not None:
             self.finish_reason, self.stop_reason = delta.finish_reason, delta.stop_reason
             changes += self._finish()
         return changes
+
+    def _take(self, event: AnswerEvent) -> list[Change]:
+        match event:
+            case ContentDelta(text=text):
+                return self._grow("text", text)
+            case ReasoningDelta(text=text):
+                return self._grow("reasoning", text)
+            case ToolStart(id=call_id, name=name):
+                call = Block("call", len(self.blocks), call_id=call_id, name=name)
+                return [*self._close(), *self._begin(call)]
+            case ToolArguments(text=text):
+                return self._grow("call", text)
 
     def _grow(self, kind: Kind, text: str) -> list[Change]:
         changes: list[Change] = []
