@@ -52,10 +52,11 @@ class ClientGone(Exception):
 
 
 class ShutdownError(RequestError):
-    """The server stops; requests in flight end with this."""
+    """The server stops, or was told to drain; requests in flight end with this when it stops."""
 
     def __init__(self) -> None:
-        super().__init__(None, "the server is shutting down", status=503, code="server_draining")
+        message = "the server takes no new requests"
+        super().__init__(None, message, status=503, code="server_draining")
 
 
 def unavailable(code: str, message: str) -> RequestError:

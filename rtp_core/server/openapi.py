@@ -20,7 +20,8 @@ _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _ERRORS = {
     400: "A field is wrong; `param` names it.",
     401: "The API key is missing or wrong.",
-    404: "There is no such model.",
+    403: "The server is open to other machines without a key.",
+    404: "There is no such model or thing.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The body is not JSON.",
@@ -120,6 +121,8 @@ def _statuses(operation: Operation) -> list[int]:
         statuses |= {400, 404, 408, 413, 415, 503}
     if "{" in operation.path:
         statuses.add(404)
+    if operation.operator:
+        statuses.add(403)
     if operation.errors is not ONE_SHAPE:
         statuses.add(529)
     elif operation.streams or operation.path == "/tokenize":

@@ -18,8 +18,9 @@ Handler = Callable[[Call], Awaitable[Answer]]
 class Operation:
     """One path and method. `body` set: JSON is read; `public`: no key is asked for.
 
-    `needs_model`: 503 until the model is ready and while the server drains. `errors`
-    and `ignored` (fields without meaning here) differ where another API prescribes them.
+    `operator`: it changes the server for everybody. `needs_model`: 503 until the model is ready
+    and while the server drains. `errors` and `ignored` (fields without meaning here) differ
+    where another API prescribes them.
     """
 
     method: str
@@ -30,6 +31,7 @@ class Operation:
     public: bool = False
     needs_model: bool = False
     streams: bool = False
+    operator: bool = False
     media_type: str = "application/json"
     errors: ErrorShape = ONE_SHAPE
     ignored: Set[str] = IGNORED

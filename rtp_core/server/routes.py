@@ -9,6 +9,7 @@ from rtp_core.server import models, status, tokens
 from rtp_core.server.chat import chat_completions
 from rtp_core.server.completions import completions
 from rtp_core.server.openapi import openapi
+from rtp_core.server.operating import for_operators
 from rtp_core.server.operation import Operation
 from rtp_core.server.other_apis import other_apis
 from rtp_core.server.page import Page
@@ -89,13 +90,7 @@ def _about_the_model(service: Service) -> list[Operation]:
             body=DetokenizeBody,
             needs_model=True,
         ),
-        Operation(
-            "POST",
-            "/reset_prefix_cache",
-            "Forget cached blocks.",
-            partial(status.reset_prefix_cache, service),
-            needs_model=True,
-        ),
+        *for_operators(service),
     ]
 
 
