@@ -179,6 +179,13 @@ class ServerConfig(Section):
             "Where traces go, OTLP over HTTP; needs rtp-core[otel].", flag="--otlp-traces-endpoint"
         ),
     )
+    open_operations: bool = field(
+        default=False,
+        metadata=rule(
+            "Let everybody drain the server and reset its cache where it needs no key and other "
+            "machines reach it."
+        ),
+    )
     ui: bool = field(default=True, metadata=rule("Serve the page at /."))
     verbose: bool = field(default=False, metadata=rule("Log every request.", flag="--verbose"))
 

@@ -23,7 +23,7 @@ from rtp_core.api import (
     StepResult,
     TokenEvent,
 )
-from rtp_core.engine.contract import ModelInfo
+from rtp_core.engine.contract import ModelInfo, Topic
 from rtp_core.errors import CapacityError, DeviceLostError, EngineDeadError, RequestError
 from rtp_core.execution.step_runner import Pending, StepRunner
 from rtp_core.observe.snapshot import EngineStats
@@ -152,6 +152,12 @@ class EngineCore:
     def explain(self) -> dict[str, Any]:
         """Effective features, as `rtp explain --json` prints them."""
         return self._explain()
+
+    def report(self, topic: Topic) -> dict[str, Any]:
+        """As Engine.report."""
+        if topic == "cost":
+            return {"steps": self._costs.table(), "num_steps": self._num_steps}
+        return self._scheduler.cache.report()
 
     def reset_prefix_cache(self) -> bool:
         """Forget idle cached blocks; False while blocks are in use."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from rtp_core.api import KVGroup, KVQuality, KVSpace, MediaSpan
 from rtp_core.kv.block_hash import BlockHasher
@@ -222,6 +223,10 @@ class KVCache:
             blocks.num_dropped[number] = 0
         blocks.num_published = 0
         blocks.capacity = 0
+
+    def report(self) -> dict[str, Any]:
+        """Counts a group, and a digest of the keys that its prefixes are known by."""
+        return {"block_size": self.block_size, "groups": [pool.report() for pool in self._pools]}
 
     def reset(self) -> bool:
         """Forget idle blocks; False (and nothing done) while blocks are in use."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from rtp_core.api import TokenLogprob
+from rtp_core.errors import RequestError
+from rtp_core.server import sse
+from rtp_core.server.errors import error_object
 from rtp_core.server.generation import Piece
 from rtp_core.server.plan import Outcome
 from rtp_core.server.rendering import Telling
@@ -17,6 +20,8 @@ CHUNK = "chat.completion.chunk"
 @dataclass(frozen=True, slots=True)
 class ChatRenderer:
     """Tells one chat completion."""
+
+    wire: ClassVar[sse.Wire] = sse.COMPLETIONS
 
     telling: Telling
 
@@ -52,6 +57,10 @@ class ChatRenderer:
     def closing(self) -> list[dict[str, Any]]:
         """The usage of the request, if it was asked for."""
         return self.telling.last_chunks(CHUNK)
+
+    def failed(self, error: RequestError) -> list[dict[str, Any]]:
+        """The error in place of what was to come."""
+        return [error_object(error)]
 
     def whole(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """An answer with all choices."""

@@ -38,9 +38,13 @@ class ChatPlan:
         """As plan.Plan."""
         return self.sampling.n
 
+    async def prompt(self, service: Service) -> Sequence[int]:
+        """The rendered conversation."""
+        return kept(await service.room.encode_chat(self.messages, self.options), self.body)
+
     async def requests(self, call: Call, service: Service) -> list[Request]:
         """One request, from the rendered conversation."""
-        ids = kept(await service.room.encode_chat(self.messages, self.options), self.body)
+        ids = await self.prompt(service)
         sampling = within_context(self.sampling, len(ids), service.info, "messages", None)
         return [engine_request(self.body, call, ids, sampling)]
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from rtp_core.api import TokenLogprob
+from rtp_core.errors import RequestError
+from rtp_core.server import sse
+from rtp_core.server.errors import error_object
 from rtp_core.server.generation import Piece
 from rtp_core.server.plan import Outcome
 from rtp_core.server.rendering import Telling
@@ -20,6 +23,8 @@ class CompletionRenderer:
 
     `_offsets` is where the next token's text of each choice begins, for log-probabilities.
     """
+
+    wire: ClassVar[sse.Wire] = sse.COMPLETIONS
 
     telling: Telling
     echoes: Sequence[str]
@@ -52,6 +57,10 @@ class CompletionRenderer:
     def closing(self) -> list[dict[str, Any]]:
         """The usage of the request, if it was asked for."""
         return self.telling.last_chunks(KIND)
+
+    def failed(self, error: RequestError) -> list[dict[str, Any]]:
+        """The error in place of what was to come."""
+        return [error_object(error)]
 
     def whole(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """An answer with the choices of all prompts."""

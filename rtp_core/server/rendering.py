@@ -27,6 +27,11 @@ class Telling:
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
+    def identity(self) -> str:
+        """What ids in the answer are made of."""
+        return self.body.request_id or self.account.call.request_id
+
+    @property
     def names(self) -> TokenNames:
         """How tokens are spelled in log-probabilities."""
         return TokenNames(self.tokenizer, as_ids=bool(self.body.return_tokens_as_token_ids))
@@ -52,9 +57,8 @@ class Telling:
 
     def head(self, kind: str) -> dict[str, Any]:
         """First fields of an answer or chunk, the same in all of a stream."""
-        identity = self.body.request_id or self.account.call.request_id
         return {
-            "id": f"{self.prefix}-{identity}",
+            "id": f"{self.prefix}-{self.identity}",
             "object": kind,
             "created": self.created,
             "model": self.model,

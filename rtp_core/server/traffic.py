@@ -22,7 +22,8 @@ class Traffic:
     def __init__(
         self, backend: AsyncBackend, books: Books, max_queued: int, timeout_s: float = 0.0
     ) -> None:
-        self.draining = False
+        self.paused = False
+        self._closing = False
         self._timeout_s = timeout_s
         self._backend = backend
         self._books = books
@@ -32,6 +33,16 @@ class Traffic:
         self._idle = asyncio.Event()
         self._idle.set()
         self._aborted = False
+
+    @property
+    def draining(self) -> bool:
+        """True while new requests are refused: for good, or until `paused` is taken back."""
+        return self.paused or self._closing
+
+    @property
+    def num_visitors(self) -> int:
+        """Requests for the model in flight."""
+        return self._num_visitors
 
     @contextlib.contextmanager
     def visit(self) -> Iterator[None]:
@@ -71,7 +82,7 @@ class Traffic:
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests; wait for those in flight, then end them with an error."""
-        self.draining = True
+        self._closing = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()

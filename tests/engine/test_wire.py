@@ -83,6 +83,7 @@ ERROR = wire.describe(RequestError("n", "n is too large", status=422, code="c"))
         wire.Abort("r"),
         wire.AskStats(1),
         wire.AskExplain(2),
+        wire.AskReport(2, "blocks"),
         wire.ResetCache(3),
         wire.Shutdown(),
     ],

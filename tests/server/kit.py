@@ -207,6 +207,9 @@ class ScriptBackend:
         feature |= {"version": "0", "on": True, "reason": "auto"}
         return {"model": {"path": "tiny"}, "memory": {"kv_tokens": 4096}, "features": [feature]}
 
+    async def report(self, topic):
+        return {"topic": topic}
+
     async def reset_prefix_cache(self):
         if self.live:
             return False
