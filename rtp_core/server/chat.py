@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rtp_core.errors import RequestError
 from rtp_core.server.body import parse
+from rtp_core.server.chat_answer import Manner
 from rtp_core.server.chat_plan import ChatPlan
 from rtp_core.server.exchange import Answer, Call
 from rtp_core.server.messages import template_messages
@@ -15,6 +17,8 @@ from rtp_core.server.prompts import ChatOptions, PromptRoom
 from rtp_core.server.sampling import check_generation, sampling_params
 from rtp_core.server.schema.chat import ChatBody
 from rtp_core.server.service import Service
+from rtp_core.server.tool_prompt import shown_tools
+from rtp_core.server.tools import read_tools
 
 
 async def chat_completions(service: Service, call: Call) -> Answer:
@@ -46,7 +50,23 @@ def read_plan(body: ChatBody, service: Service) -> ChatPlan:
         continue_final_message=bool(body.continue_final_message),
         variables=template_variables(body, service.room),
     )
-    return ChatPlan(body, model, sampling, template_messages(body.messages), options)
+    messages = template_messages(body.messages)
+    server, formats = service.config.server, service.room.formats
+    tooling = read_tools(body, formats, auto=server.enable_auto_tool_choice)
+    messages, shown = shown_tools(messages, tooling, service.room)
+    options = replace(options, tools=shown)
+    manner = Manner(
+        reasoning_names(body, both=server.reasoning_content),
+        named_call=tooling is not None and tooling.mode == "named",
+    )
+    return ChatPlan(body, model, sampling, messages, options, tooling, formats.reasoning, manner)
+
+
+def reasoning_names(body: ChatBody, *, both: bool) -> tuple[str, ...]:
+    """Under which names thoughts are told: none when the client wants none."""
+    if body.include_reasoning is False:
+        return ()
+    return ("reasoning", "reasoning_content") if both else ("reasoning",)
 
 
 def generation_prompt(wanted: bool | None, continues: bool | None) -> bool:
@@ -63,12 +83,6 @@ def generation_prompt(wanted: bool | None, continues: bool | None) -> bool:
 def check_unavailable(body: ChatBody) -> None:
     """Fields that have one harmless value; every other is refused until the feature is there."""
     for name, given, reason in (
-        ("tools", bool(body.tools), "tool calls are not available on this server yet"),
-        (
-            "tool_choice",
-            body.tool_choice not in (None, "none"),
-            "tool calls are not available on this server yet",
-        ),
         (
             "response_format",
             body.response_format is not None and body.response_format.type != "text",
@@ -78,11 +92,6 @@ def check_unavailable(body: ChatBody) -> None:
             "modalities",
             body.modalities is not None and body.modalities != ["text"],
             'this server generates text only: use ["text"]',
-        ),
-        (
-            "include_reasoning",
-            body.include_reasoning is False,
-            "reasoning is not told apart from the answer on this server yet",
         ),
         (
             "add_special_tokens",

@@ -68,6 +68,11 @@ class CompletionPlan:
         """As plan.Plan."""
         return len(self.prompts) * self.sampling.n
 
+    @property
+    def reading(self) -> None:
+        """As plan.Plan: what follows a prompt is text."""
+        return None
+
     async def requests(self, call: Call, service: Service) -> list[Request]:
         """One request a prompt."""
         requests: list[Request] = []

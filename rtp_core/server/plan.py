@@ -18,6 +18,7 @@ from rtp_core.server.errors import CLIENT_CLOSED, as_request_error
 from rtp_core.server.exchange import Answer, Call, EventStream, Reply
 from rtp_core.server.generation import Generation, Piece
 from rtp_core.server.service import Service
+from rtp_core.text.answer_reader import Reading
 
 
 @dataclass(slots=True)
@@ -84,6 +85,11 @@ class Plan(Protocol):
         """Choices of all prompts."""
         ...
 
+    @property
+    def reading(self) -> Reading | None:
+        """How answers are read; None when all of an answer is content."""
+        ...
+
     async def requests(self, call: Call, service: Service) -> list[Request]:
         """Tokenize; raises RequestError when a prompt does not fit."""
         ...
@@ -102,7 +108,7 @@ async def answer(plan: Plan, call: Call, service: Service) -> Answer:
         account.close(status_of(error), plan.places)
         raise
     call.drop_body()
-    generation = service.traffic.generate(requests, account, service.room.tokenizer)
+    generation = service.traffic.generate(requests, account, service.room.tokenizer, plan.reading)
     run = Run(service, generation)
     renderer = plan.renderer(requests, service, account)
     try:

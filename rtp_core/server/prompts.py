@@ -11,9 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.contract import ModelInfo
 from rtp_core.errors import RequestError
 from rtp_core.observe.timeline import process_started_s
+from rtp_core.server.answer_formats import AnswerFormats, load_formats
 from rtp_core.server.sampling import context_exceeded
 from rtp_core.server.schema.fields import INT32_MAX, MAX_PROMPTS
 from rtp_core.text.chat_template import ChatTemplate, encode_chat
@@ -27,32 +29,41 @@ MAX_CHARS_PER_TOKEN = 128
 
 @dataclass(frozen=True, slots=True)
 class ChatOptions:
-    """How a conversation becomes a prompt; `variables` are the template's own."""
+    """How a conversation becomes a prompt; `variables` are the template's own, `tools` what
+    it shows of the tools there are."""
 
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     variables: Mapping[str, Any] = field(default_factory=dict)
+    tools: Sequence[Mapping[str, Any]] | None = None
 
 
 class PromptRoom:
     """Tokenizer and chat template of the model served."""
 
     def __init__(
-        self, tokenizer: Tokenizer, template: ChatTemplate, info: ModelInfo, threads: int
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        info: ModelInfo,
+        threads: int,
+        formats: AnswerFormats | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.info = info
+        self.formats = formats or AnswerFormats()
         self._template = template
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rtp-text")
 
     @classmethod
-    def load(cls, info: ModelInfo, chat_template: str | None, threads: int) -> Self:
+    def load(cls, info: ModelInfo, config: EngineConfig, threads: int) -> Self:
         """Read the model's files; slow, not for the event loop. Ends the start's timeline."""
         directory = Path(info.tokenizer_dir)
-        template = ChatTemplate.load(directory, chat_template)
+        template = ChatTemplate.load(directory, config.model.chat_template)
         tokenizer = Tokenizer.load(directory)
+        formats = load_formats(config, template)
         start = info.start.after("process", process_started_s()).until("server", time.monotonic())
-        return cls(tokenizer, template, replace(info, start=start), threads)
+        return cls(tokenizer, template, replace(info, start=start), threads, formats)
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Ids of a raw prompt, in which special tokens may be spelled."""
@@ -77,6 +88,7 @@ class PromptRoom:
             messages,
             add_generation_prompt=options.add_generation_prompt,
             continue_final_message=options.continue_final_message,
+            tools=options.tools,
             **options.variables,
         )
 
@@ -87,6 +99,11 @@ class PromptRoom:
     def declares(self, variable: str) -> bool:
         """True when the chat template reads this variable."""
         return variable in self._template.variables
+
+    @property
+    def shows_calls(self) -> bool:
+        """True when the chat template writes the calls of earlier turns."""
+        return "tool_calls" in self._template.source
 
     def close(self) -> None:
         """End the threads."""

@@ -123,7 +123,7 @@ class Service:
                 self._room = await asyncio.to_thread(
                     PromptRoom.load,
                     self.backend.info,
-                    self.config.model.chat_template,
+                    self.config,
                     self.limits.text_threads,
                 )
 

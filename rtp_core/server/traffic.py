@@ -13,6 +13,7 @@ from rtp_core.server.admission import Admission
 from rtp_core.server.errors import ShutdownError
 from rtp_core.server.exchange import Call
 from rtp_core.server.generation import Generation
+from rtp_core.text.answer_reader import Reading
 from rtp_core.text.tokenizer import Tokenizer
 
 
@@ -61,13 +62,17 @@ class Traffic:
         return Account(call, self._books, self._admission.enter(places))
 
     def generate(
-        self, requests: Sequence[Request], account: Account, tokenizer: Tokenizer
+        self,
+        requests: Sequence[Request],
+        account: Account,
+        tokenizer: Tokenizer,
+        reading: Reading | None = None,
     ) -> Generation:
         """Start the engine's work on all prompts of a request."""
         if self._aborted:
             raise ShutdownError
         account.begin(requests)
-        generation = Generation(self._backend, tokenizer, requests, account)
+        generation = Generation(self._backend, tokenizer, requests, account, reading)
         if self._timeout_s:
             generation.expire_at(account.call.arrival_s + self._timeout_s)
         self._live.add(generation)

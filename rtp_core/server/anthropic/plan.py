@@ -23,6 +23,7 @@ from rtp_core.server.schema.anthropic import (
     PromptBody,
 )
 from rtp_core.server.service import Service
+from rtp_core.text.answer_reader import Reading
 
 
 async def messages(service: Service, call: Call) -> Answer:
@@ -65,6 +66,11 @@ class MessagesPlan:
     def places(self) -> int:
         """As plan.Plan."""
         return self.chat.places
+
+    @property
+    def reading(self) -> Reading | None:
+        """As plan.Plan."""
+        return self.chat.reading
 
     async def requests(self, call: Call, service: Service) -> list[Request]:
         """One request. `max_tokens` is an upper bound: what does not fit the context is cut."""

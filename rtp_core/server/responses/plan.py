@@ -18,6 +18,7 @@ from rtp_core.server.responses.reading import NAMES, chat_fields
 from rtp_core.server.responses.telling import ResponseRenderer
 from rtp_core.server.schema.responses import RESPONSES_REFUSED, ResponsesBody
 from rtp_core.server.service import Service
+from rtp_core.text.answer_reader import Reading
 
 _TOO_LONG = "context_length_exceeded"
 
@@ -71,6 +72,11 @@ class ResponsesPlan:
     def places(self) -> int:
         """As plan.Plan."""
         return self.chat.places
+
+    @property
+    def reading(self) -> Reading | None:
+        """As plan.Plan."""
+        return self.chat.reading
 
     async def requests(self, call: Call, service: Service) -> list[Request]:
         """One request; with ``truncation: auto`` from as much of the conversation as fits."""

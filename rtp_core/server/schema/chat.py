@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from rtp_core.server.schema.fields import Count, GenerationBody, Logprobs
+from rtp_core.server.schema.tools import ToolChoice, Tools
 
 
 class FunctionCall(Struct, kw_only=True):
@@ -63,6 +64,7 @@ class ChatBody(GenerationBody, kw_only=True):
     reasoning_effort: str | None = None
     response_format: ResponseFormat | None = None
     modalities: list[str] | None = None
-    tools: list[Any] | None = None
-    tool_choice: Any = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     include_reasoning: bool | None = None

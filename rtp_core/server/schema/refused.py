@@ -18,13 +18,11 @@ IGNORED = frozenset(
 )
 """Sent by client libraries and gateways; without meaning for one model on one server."""
 
-_TOOLS = "tool calls are not available on this server yet"
 _GUIDED = "was removed; use structured_outputs, once this server offers it"
 
 REFUSED = {
-    "parallel_tool_calls": _TOOLS,
-    "functions": "is deprecated, and tool calls are not available on this server yet",
-    "function_call": "is deprecated, and tool calls are not available on this server yet",
+    "functions": "was replaced: use tools",
+    "function_call": "was replaced: use tool_choice",
     "structured_outputs": "structured output is not available on this server yet",
     "allowed_token_ids": "is not available on this server yet; use logit_bias",
     "bad_words": "is not available on this server yet; use logit_bias",

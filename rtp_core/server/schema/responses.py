@@ -35,7 +35,6 @@ RESPONSES_REFUSED = {
     "access_programs": "is not known to this server",
     "image": "this server generates text only",
 }
-del RESPONSES_REFUSED["parallel_tool_calls"]
 
 Metadata = Annotated[
     dict[

@@ -38,8 +38,9 @@ class PythonBody:
         self._chars.append(char)
         if len(self._chars) > MAX_CHARS:
             return Step.BROKEN
-        if self._quote:
-            return self._in_string(char)
+        return self._in_string(char) if self._quote else self._outside(char)
+
+    def _outside(self, char: str) -> Step:
         if char in _CLOSER:
             self._open.append(_CLOSER[char])
             too_deep = len(self._open) > MAX_DEPTH or self._open[0] != "]"

@@ -137,4 +137,3 @@ def _kinds(schema: Any) -> set[str]:
         found.update(one for one in kinds if isinstance(one, str))
         found.update({"object"} if "properties" in branch else ())
     return found
-

@@ -109,17 +109,18 @@ class MistralJson:
             step = self._mark.take(char)
             self._marking = step is Step.MORE
             return Step.MORE if step is Step.DONE else step
-        if char.isspace():
-            return Step.MORE
+        return Step.MORE if char.isspace() else self._before_value(char)
+
+    def _before_value(self, char: str) -> Step:
         if char == "{" or (char == "[" and not self._name):
             return self._value.take(char)
-        if char == "[" and not self._mark.taken:
+        if self._mark.taken:
+            return Step.BROKEN
+        if char == "[":
             self._marking = True
             return self._mark.take(char)
-        if self._mark.taken or len(self._name) >= MAX_NAME_CHARS or not _in_name(char):
-            return Step.BROKEN
         self._name.append(char)
-        return Step.MORE
+        return Step.MORE if _in_name(char) and len(self._name) <= MAX_NAME_CHARS else Step.BROKEN
 
     def calls(self) -> Sequence[FunctionCall]:
         """As Body."""

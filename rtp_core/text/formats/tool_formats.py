@@ -159,9 +159,7 @@ def qwen3_coder_xml() -> Format:
 
 def pythonic() -> Format:
     """Llama 3.2 and 4; it has no grammar of its own."""
-    syntax = Syntax(
-        (), PythonBody, bare="[", noise=(PYTHON_START, PYTHON_END)
-    )
+    syntax = Syntax((), PythonBody, bare="[", noise=(PYTHON_START, PYTHON_END))
     return Format((PYTHON_START, PYTHON_END), lambda _: syntax, lambda rules, spell: None)
 
 
