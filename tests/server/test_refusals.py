@@ -23,6 +23,13 @@ def message(**fields):
     return {"messages": [{"role": "user", "content": "x", **fields}]}
 
 
+def deep(levels):
+    schema = {"type": "string"}
+    for _ in range(levels):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
 CHAT_FIELDS = [
     ("temperature", -0.1),
     ("temperature", 2.1),
@@ -94,8 +101,19 @@ CHAT_FIELDS = [
     ("response_format", {"type": "json_object"}),
     ("response_format", {"type": "json_schema", "json_schema": {}}),
     ("response_format", "text"),
-    ("tools", [{"type": "function", "function": {"name": "f"}}]),
+    ("tools", [{"type": "function", "function": {"name": "a b"}}]),
+    ("tools", [{"type": "function", "function": {"name": "x" * 65}}]),
+    ("tools", [{"type": "function", "function": {"name": "f"}}] * 2),
+    ("tools", [{"type": "function", "function": {"name": f"f{n}"}} for n in range(129)]),
+    ("tools", [{"type": "custom", "custom": {"name": "f"}}]),
+    ("tools", [{"type": "function"}]),
+    ("tools", {}),
+    ("tools", [{"type": "function", "function": {"name": "f", "parameters": {"type": "string"}}}]),
+    ("tools", [{"type": "function", "function": {"name": "f", "parameters": {"required": 1}}}]),
+    ("tools", [{"type": "function", "function": {"name": "f", "parameters": deep(60)}}]),
+    ("tools", [{"type": "function", "function": {"name": "f", "description": "x" * 270_000}}]),
     ("tool_choice", "auto"),
+    ("tool_choice", "any"),
     ("tool_choice", {"type": "function"}),
     ("parallel_tool_calls", True),
     ("functions", []),
@@ -117,7 +135,7 @@ CHAT_FIELDS = [
     ("prompt_embeds", "AA"),
     ("vllm_xargs", {}),
     ("kv_transfer_params", {}),
-    ("include_reasoning", False),
+    ("include_reasoning", "no"),
     ("add_special_tokens", True),
     ("temprature", 1),
     ("__proto__", 1),

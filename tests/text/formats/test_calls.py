@@ -8,14 +8,19 @@ import time
 from pathlib import Path
 
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
 sys.path.insert(0, str(Path(__file__).parent))
-from samples import FORMATS, MALFORMED, SAMPLES, TOOLS, calls, content, squeezed, told
+from samples import FORMATS, MALFORMED, NOW, OSLO, SAMPLES, TOOLS, calls, content, squeezed, told
 
-from rtp_core.api import ContentDelta, ToolStart
+from rtp_core.api import ContentDelta, Role, ToolRules, ToolStart
+from rtp_core.testing.conformance import check_name, suite
 from rtp_core.text.formats import detect
+from rtp_core.text.formats.grammar import closed
+from rtp_core.text.formats.thinking import ThinkFormat
 
 PIECES = [
     "<tool_call>", "</tool_call>", '{"name": "now"', ', "arguments": {', "}", "}", "{", "[", "]",
@@ -117,3 +122,81 @@ def test_the_template_tells_how_thoughts_are_marked():
     assert detect.reasoning_format("x<think>y</think>") == "qwen3"
     assert detect.reasoning_format("content.split('</think>')[-1]") == "deepseek_r1"
     assert detect.reasoning_format("x") is None
+
+
+def grammar_accepts(tokenizer, grammar, text):
+    llguidance = pytest.importorskip("llguidance")
+    library = llguidance.LLMatcher
+    vocabulary = llguidance.LLTokenizer(tokenizer.to_str(), eos_token=1)
+    matcher = library(vocabulary, library.grammar_from_lark(grammar), log_level=0)
+    assert not matcher.is_error(), matcher.get_error()
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    return all(matcher.consume_token(one) for one in ids) and matcher.is_accepting()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {"[TOOL_CALLS]": 0, "<eos>": 1}
+    vocabulary |= {char: index for index, char in enumerate(alphabet, start=2)}
+    backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(one, special=True) for one in ("[TOOL_CALLS]", "<eos>")])
+    return backend
+
+
+def spell(mark):
+    return "<[0]>" if mark == "[TOOL_CALLS]" else json.dumps(mark, ensure_ascii=False)
+
+
+FORCED = {
+    "hermes": SAMPLES[0][1],
+    "qwen3_coder": SAMPLES[9][1],
+    "llama3_json": SAMPLES[11][1],
+    "mistral": SAMPLES[13][1].replace("] [", "]["),
+    "deepseek_v3": SAMPLES[17][1].removeprefix("Yes. "),
+}
+
+
+@pytest.mark.parametrize("name", FORCED)
+def test_the_grammar_is_of_what_the_parser_reads(name, tokenizer):
+    text = FORCED[name]
+    assert calls(told(parser(name), text)) == [OSLO, NOW]
+    grammar = FORMATS[name].grammar(ToolRules(TOOLS), spell)
+    assert grammar_accepts(tokenizer, grammar, text)
+    wrong = text.replace("days", "dais")
+    assert not grammar_accepts(tokenizer, grammar, wrong)
+    assert not grammar_accepts(tokenizer, grammar, text.replace("now", "then"))
+    assert not grammar_accepts(tokenizer, grammar, "No.")
+    single = FORMATS[name].grammar(ToolRules(TOOLS, parallel=False), spell)
+    assert not grammar_accepts(tokenizer, single, text)
+
+
+def test_objects_are_closed_where_they_are_of_one_schema():
+    inner = {"type": "object", "properties": {"properties": {"type": "string"}}}
+    several = {"allOf": [inner], "properties": {"b": inner}}
+    schema = closed({"properties": {"a": inner, "c": several}, "enum": [{"properties": {}}]})
+    assert schema["additionalProperties"] is False
+    assert schema["properties"]["a"]["additionalProperties"] is False
+    assert "additionalProperties" not in schema["properties"]["a"]["properties"]
+    assert "additionalProperties" not in schema["properties"]["c"]
+    assert schema["properties"]["c"]["allOf"] == [inner]
+    assert schema["enum"] == [{"properties": {}}]
+    assert closed({"properties": {}, "additionalProperties": True})["additionalProperties"] is True
+
+
+def test_a_format_without_a_grammar_says_so():
+    assert FORMATS["pythonic"].grammar(ToolRules(TOOLS), spell) is None
+
+
+@pytest.mark.parametrize("check", suite(Role.TOOL_PARSER), ids=check_name)
+@pytest.mark.parametrize("name", FORMATS)
+def test_formats_of_calls_conform(name, check):
+    check(lambda context: FORMATS[name])
+
+
+@pytest.mark.parametrize("check", suite(Role.REASONING_PARSER), ids=check_name)
+@pytest.mark.parametrize("inside", [False, True])
+def test_formats_of_thoughts_conform(inside, check):
+    check(lambda context: ThinkFormat(begins_inside=inside))
