@@ -29,6 +29,7 @@ from rtp_core.engine.core import EngineCore, EngineParts
 from rtp_core.engine.cores import usable_cores
 from rtp_core.engine.cpu_weights import can_keep_codes
 from rtp_core.engine.explain import explain_prepared
+from rtp_core.engine.grammar_desk import GrammarDesk
 from rtp_core.engine.model_facts import sampling_defaults, stop_token_ids
 from rtp_core.engine.prepare import Prepared, prepare
 from rtp_core.engine.runners import open_runner
@@ -43,6 +44,8 @@ from rtp_core.plugins.host import PluginHost
 from rtp_core.scheduling.scheduler import Scheduler
 from rtp_core.speculation.controller import SpeculationController
 from rtp_core.text.gguf_tokenizer import WRITER_VERSION, write_tokenizer
+from rtp_core.text.structured.grammars import Grammars
+from rtp_core.text.tokenizer import Tokenizer
 from rtp_kernels.pack import pack_for_few_rows
 from rtp_kernels.registry import resolver
 
@@ -73,7 +76,8 @@ def build_engine(config: EngineConfig, progress: Progress | None = None) -> Engi
     )
     watch.lap("model-build")
     eos = frozenset(info.eos_token_ids)
-    runner, memory = open_runner(prepared, model, backend, eos)
+    grammars = _grammars(info)
+    runner, memory = open_runner(prepared, model, backend, eos, grammars)
     cache = _cache(prepared, memory)
     watch.lap("kv-pool")
     plugin_errors: Counter[str] = Counter()
@@ -93,6 +97,7 @@ def build_engine(config: EngineConfig, progress: Progress | None = None) -> Engi
             load=load,
             explain=lambda: explain_prepared(prepared),
             plugin_errors=plugin_errors,
+            grammars=GrammarDesk(grammars),
         )
     )
 
@@ -184,6 +189,11 @@ def _cache(prepared: Prepared, memory: KVMemory) -> KVCache:
             prepared.context.limits.max_num_batched_tokens,
         ),
     )
+
+
+def _grammars(info: ModelInfo) -> Grammars:
+    directory = Path(info.tokenizer_dir)
+    return Grammars(lambda: Tokenizer.load(directory), info.vocab_size, info.eos_token_ids)
 
 
 def _model_info(prepared: Prepared) -> ModelInfo:

@@ -16,12 +16,18 @@ from rtp_core.execution.device.build import Placed, build_runner
 from rtp_core.execution.model_runner import ModelRunner
 from rtp_core.execution.step_runner import StepRunner
 from rtp_core.sampling.sampler import Sampler
+from rtp_core.text.structured.grammars import Grammars
+from rtp_core.text.structured.masks import GrammarMasks
 
 log = logging.getLogger("rtp.engine")
 
 
 def open_runner(
-    prepared: Prepared, model: CausalModel, backend: AttentionBackend, eos: frozenset[int]
+    prepared: Prepared,
+    model: CausalModel,
+    backend: AttentionBackend,
+    eos: frozenset[int],
+    grammars: Grammars,
 ) -> tuple[StepRunner, KVMemory]:
     """Memory for keys and values, and the runner over it.
 
@@ -37,10 +43,11 @@ def open_runner(
     bound = backend.bind(spec, memory, limits.block_size)
     if isinstance(model, CheckedModel):
         model.check(bound, limits.block_size)
+    masks = GrammarMasks(grammars, spec.vocab_size, eos)
     if placed is None:
-        sampler = Sampler(spec.vocab_size, eos)
+        sampler = Sampler(spec.vocab_size, eos, grammars=masks)
         return ModelRunner(model, bound, memory, sampler, device), memory
-    runner, programs = build_runner(placed, bound, memory, eos)
+    runner, programs = build_runner(placed, bound, memory, eos, masks)
     if not prepared.config.model.enforce_eager:
         with torch.inference_mode():
             programs.capture()

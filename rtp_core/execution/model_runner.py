@@ -32,6 +32,10 @@ class RowSampler(Protocol):
         """It left the batch."""
         ...
 
+    def prepare(self, rows: Sequence[PlanRow]) -> None:
+        """The model is about to run these rows: what drawing needs is made meanwhile."""
+        ...
+
     def sample(
         self, rows: Sequence[PlanRow], logits: torch.Tensor
     ) -> tuple[list[RowResult], dict[str, str]]:
@@ -71,6 +75,7 @@ class ModelRunner:
         began = time.perf_counter()
         self._model_seconds = 0.0
         self._apply_deltas(plan)
+        self._sampler.prepare(plan.rows)
         hidden = self._forward(plan)
         rows, errors = self._draw(plan, hidden)
         seconds = time.perf_counter() - began

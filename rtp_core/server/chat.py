@@ -70,11 +70,6 @@ def check_unavailable(body: ChatBody) -> None:
             "tool calls are not available on this server yet",
         ),
         (
-            "response_format",
-            body.response_format is not None and body.response_format.type != "text",
-            'only {"type": "text"} is available on this server yet',
-        ),
-        (
             "modalities",
             body.modalities is not None and body.modalities != ["text"],
             'this server generates text only: use ["text"]',

@@ -12,7 +12,7 @@ from rtp_core.server.chat_answer import ChatRenderer
 from rtp_core.server.exchange import Call
 from rtp_core.server.prompts import ChatOptions
 from rtp_core.server.rendering import Telling
-from rtp_core.server.requests import engine_request, kept
+from rtp_core.server.requests import check_structured, engine_request, kept
 from rtp_core.server.sampling import within_context
 from rtp_core.server.schema.chat import ChatBody
 from rtp_core.server.service import Service
@@ -42,6 +42,7 @@ class ChatPlan:
         """One request, from the rendered conversation."""
         ids = kept(await service.room.encode_chat(self.messages, self.options), self.body)
         sampling = within_context(self.sampling, len(ids), service.info, "messages", None)
+        await check_structured(self.body, sampling, service)
         return [engine_request(self.body, call, ids, sampling)]
 
     def renderer(

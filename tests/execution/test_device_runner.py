@@ -36,6 +36,9 @@ class HostSampler:
     def release(self, sequence_id, slot):
         self._sampler.release(sequence_id)
 
+    def prepare(self, rows):
+        self._sampler.prepare(rows)
+
     def draw(self, rows, frame, logits, num_drafts):
         known = [len(row.token_ids) - row.num_drafts for row in rows]
         positions = [row.start + count for row, count in zip(rows, known, strict=True)]
