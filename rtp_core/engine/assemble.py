@@ -45,6 +45,7 @@ from rtp_core.scheduling.scheduler import Scheduler
 from rtp_core.speculation.controller import SpeculationController
 from rtp_core.text.gguf_tokenizer import WRITER_VERSION, write_tokenizer
 from rtp_core.text.structured.grammars import Grammars
+from rtp_core.text.structured.masks import GrammarMasks
 from rtp_core.text.tokenizer import Tokenizer
 from rtp_kernels.pack import pack_for_few_rows
 from rtp_kernels.registry import resolver
@@ -77,7 +78,8 @@ def build_engine(config: EngineConfig, progress: Progress | None = None) -> Engi
     watch.lap("model-build")
     eos = frozenset(info.eos_token_ids)
     grammars = _grammars(info)
-    runner, memory = open_runner(prepared, model, backend, eos, grammars)
+    masks = GrammarMasks(grammars, spec.vocab_size, eos)
+    runner, memory = open_runner(prepared, model, backend, eos, masks)
     cache = _cache(prepared, memory)
     watch.lap("kv-pool")
     plugin_errors: Counter[str] = Counter()
@@ -97,7 +99,7 @@ def build_engine(config: EngineConfig, progress: Progress | None = None) -> Engi
             load=load,
             explain=lambda: explain_prepared(prepared),
             plugin_errors=plugin_errors,
-            grammars=GrammarDesk(grammars),
+            grammars=GrammarDesk(grammars, masks.counts),
         )
     )
 

@@ -27,7 +27,7 @@ from rtp_core.engine.contract import ModelInfo
 from rtp_core.engine.grammar_desk import CONDITION, GrammarDesk
 from rtp_core.errors import EngineDeadError, RequestError
 from rtp_core.execution.step_runner import Pending, StepRunner
-from rtp_core.observe.snapshot import EngineStats
+from rtp_core.observe.snapshot import EngineStats, GrammarStats
 from rtp_core.scheduling.scheduler import Scheduler
 from rtp_core.speculation.controller import SpeculationController
 
@@ -168,6 +168,7 @@ class EngineCore:
             spec_method_tokens=dict(speculation.method_tokens),
             finished=dict(scheduler.counters.finished),
             plugin_errors=dict(self._plugin_errors),
+            grammars=GrammarStats() if self._grammars is None else self._grammars.stats,
         )
 
     def explain(self) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from typing import Any
 
 from rtp_core.api import StructuredOutput
 from rtp_core.errors import RtpError
+from rtp_core.observe.snapshot import GrammarStats
 from rtp_core.text.structured.grammars import Grammars
+from rtp_core.text.structured.masks import MaskCounts
 
 CONDITION = "grammar"
 """The name in `Request.waits_for`."""
@@ -23,8 +25,14 @@ _NAP_S = 0.001
 class GrammarDesk:
     """Compiles in a few threads; `take` says who may go on. Belongs to the engine's thread."""
 
-    def __init__(self, grammars: Grammars, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        grammars: Grammars,
+        masks: MaskCounts,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.grammars = grammars
+        self._masks = masks
         self._clock = clock
         self._compiling: dict[str, tuple[Future[Any], float]] = {}
         self._pool: ThreadPoolExecutor | None = None
@@ -33,6 +41,21 @@ class GrammarDesk:
     def busy(self) -> bool:
         """True while somebody waits."""
         return bool(self._compiling)
+
+    @property
+    def stats(self) -> GrammarStats:
+        """Counts of grammars and of masks."""
+        counts, masks = self.grammars.counts, self._masks
+        return GrammarStats(
+            counts.compiled,
+            counts.cached,
+            counts.refused,
+            counts.seconds,
+            masks.masks,
+            masks.seconds,
+            masks.longest_s,
+            masks.late,
+        )
 
     def submit(self, request_id: str, structured: StructuredOutput) -> None:
         """Have the grammar compiled, or found among those kept."""

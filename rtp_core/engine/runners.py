@@ -16,7 +16,6 @@ from rtp_core.execution.device.build import Placed, build_runner
 from rtp_core.execution.model_runner import ModelRunner
 from rtp_core.execution.step_runner import StepRunner
 from rtp_core.sampling.sampler import Sampler
-from rtp_core.text.structured.grammars import Grammars
 from rtp_core.text.structured.masks import GrammarMasks
 
 log = logging.getLogger("rtp.engine")
@@ -27,7 +26,7 @@ def open_runner(
     model: CausalModel,
     backend: AttentionBackend,
     eos: frozenset[int],
-    grammars: Grammars,
+    masks: GrammarMasks,
 ) -> tuple[StepRunner, KVMemory]:
     """Memory for keys and values, and the runner over it.
 
@@ -43,7 +42,6 @@ def open_runner(
     bound = backend.bind(spec, memory, limits.block_size)
     if isinstance(model, CheckedModel):
         model.check(bound, limits.block_size)
-    masks = GrammarMasks(grammars, spec.vocab_size, eos)
     if placed is None:
         sampler = Sampler(spec.vocab_size, eos, grammars=masks)
         return ModelRunner(model, bound, memory, sampler, device), memory

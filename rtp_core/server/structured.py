@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Self
 
 import msgspec
@@ -14,6 +15,7 @@ from rtp_core.api import StructuredOutput
 from rtp_core.api.structured import MAX_STRUCTURED_BYTES
 from rtp_core.engine.contract import ModelInfo
 from rtp_core.errors import RequestError
+from rtp_core.observe.snapshot import EngineStats
 from rtp_core.server.errors import unavailable
 from rtp_core.server.schema.fields import GenerationBody, ResponseFormat, StructuredOutputs
 from rtp_core.text.structured.grammars import Grammars
@@ -46,6 +48,11 @@ class GrammarRoom:
             raise RequestError(
                 "structured_outputs", f"the grammar was not compiled within {COMPILE_S:g} s"
             ) from None
+
+    def counted(self, stats: EngineStats) -> EngineStats:
+        """With what was refused here, before the engine heard of it."""
+        refused = stats.grammars.refused + self._grammars.counts.refused
+        return replace(stats, grammars=replace(stats.grammars, refused=refused))
 
     def close(self) -> None:
         """End the threads."""

@@ -182,12 +182,17 @@ def grammar_text(structured: StructuredOutput) -> str:
         case "json_schema":
             return _json_grammar(text)
         case "regex":
-            return library.grammar_from_regex(text)
+            return _regex_grammar(text)
         case "choice":
             strings = " | ".join(map(_terminal, structured.choices))
             return library.grammar_from_lark(f"start: {strings}")
         case "grammar":
             return library.grammar_from_lark(text)
+
+
+def _regex_grammar(pattern: str) -> str:
+    """Digits and blanks are those of ASCII, letters those of Unicode."""
+    return f"start: /{llguidance().regex_to_lark(pattern, 'ds')}/"
 
 
 def _terminal(text: str) -> str:
