@@ -13,9 +13,9 @@ from typing import Any, Self, TypeVar
 from rtp_core.engine.contract import ModelInfo
 from rtp_core.errors import RequestError
 from rtp_core.observe.timeline import process_started_s
+from rtp_core.server.grammar_room import GrammarRoom
 from rtp_core.server.sampling import context_exceeded
 from rtp_core.server.schema.fields import INT32_MAX, MAX_PROMPTS
-from rtp_core.server.structured import GrammarRoom
 from rtp_core.text.chat_template import ChatTemplate, encode_chat
 from rtp_core.text.tokenizer import Tokenizer
 
