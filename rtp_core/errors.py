@@ -24,7 +24,7 @@ class RequestError(RtpError):
     """A request is wrong; the client is at fault and the engine goes on.
 
     `param` names the offending field in the client's vocabulary; `status` is the HTTP
-    status; `code` the OpenAI error code, if one fits.
+    status; `code` the OpenAI error code, if one fits; `retry_after_s` when to come again.
     """
 
     def __init__(
@@ -35,8 +35,10 @@ class RequestError(RtpError):
         status: int = 400,
         code: str | None = None,
         remedy: str | None = None,
+        retry_after_s: int | None = None,
     ) -> None:
         super().__init__(message, remedy=remedy)
+        self.retry_after_s = retry_after_s
         self.param = param
         self.status = status
         self.code = code
@@ -79,3 +81,7 @@ class CapacityError(RtpError):
 
 class EngineDeadError(RtpError):
     """The engine stopped; requests in flight cannot be finished."""
+
+
+class DeviceLostError(EngineDeadError):
+    """A device answers every call with an error until its process ends."""

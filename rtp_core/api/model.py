@@ -207,8 +207,13 @@ class CausalModel(Protocol):
         attention: BoundAttention,
         plan: AttentionPlan,
         capture_layers: Sequence[int] = (),
+        wanted: torch.Tensor | None = None,
     ) -> ForwardOutput:
-        """token_ids int64 [tokens], rows of the step concatenated."""
+        """token_ids int64 [tokens], rows of the step concatenated.
+
+        `wanted`, integers [n], asks for the hidden states of those tokens alone, in that order:
+        what only the others need is left out. None asks for all. Captured states are of all.
+        """
         ...
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -235,6 +240,19 @@ class QueueingModel(Protocol):
     @property
     def queues(self) -> bool:
         """True when forward and logits neither wait for the device nor read from it."""
+        ...
+
+
+@runtime_checkable
+class EarlyFamily(Protocol):
+    """A family that can build before weights are read; `ModelFamily`s may be this too."""
+
+    @property
+    def builds_early(self) -> bool:
+        """True when `build` depends on parameters' shapes and dtypes, not on their values.
+
+        Such a model is built once to try its kernels, and again when its weights are there.
+        """
         ...
 
 

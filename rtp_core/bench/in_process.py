@@ -19,6 +19,7 @@ from rtp_core.bench.offline import (
 from rtp_core.bench.prompts import Ask, random_prompts, token_ids
 from rtp_core.bench.report import Report, Subject, device_words
 from rtp_core.bench.rival import Rival, RivalRun, Skipped, against, as_results, open_rival
+from rtp_core.bench.roofline import copy_rate, roofline, step_bytes
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.assemble import build_engine
 from rtp_core.engine.contract import Engine
@@ -38,12 +39,18 @@ class Repeats:
 
 def latency(config: EngineConfig, load: Load, how: Repeats, show: Callable[[str], None]) -> Report:
     """One batch of equal requests, again and again; Ctrl-C ends it early."""
-    check_fits(config, load, together=True)
+    prepared = check_fits(config, load, together=True)
+    rate = copy_rate(config)
     trial = _Trial(config, load, how, show)
     report = trial.report("latency", {})
     lengths = [load.output_len] * load.num_requests
     trial.take_turns(report, trial.random_batch, lengths)
-    report.results = {**latency_results(trial.ours, load), **trial.rival_results()}
+    report.results = latency_results(trial.ours, load)
+    if rate is not None:
+        midway = load.input_len + load.output_len // 2
+        read = step_bytes(prepared, load.num_requests, midway)
+        report.results |= roofline(read, rate, report.results["decode_step_s"])
+    report.results |= trial.rival_results()
     return report
 
 

@@ -11,7 +11,7 @@ from rtp_core.api import Request, SamplingParams
 from rtp_core.bench.summary import spread
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.contract import Engine
-from rtp_core.engine.prepare import prepare
+from rtp_core.engine.prepare import Prepared, prepare
 from rtp_core.errors import ConfigError
 
 Prompts = Sequence[Sequence[int]]
@@ -42,16 +42,17 @@ class Run:
     num_tokens: int = 0
 
 
-def check_fits(config: EngineConfig, load: Load, *, together: bool) -> None:
+def check_fits(config: EngineConfig, load: Load, *, together: bool) -> Prepared:
     """Refuse, before weights are read, what the engine could not run as it is meant.
 
-    With `together` the whole batch must decode side by side. Raises ConfigError.
+    With `together` the whole batch must decode side by side. Raises ConfigError. What was
+    prepared for that says what a step reads.
     """
     prepared = prepare(config)
     limits, budget = prepared.context.limits, prepared.budget
     check_length(load.input_len, load.output_len, limits.max_model_len)
     if not together:
-        return
+        return prepared
     if load.num_requests > limits.max_num_seqs:
         raise ConfigError(
             "--batch-size",
@@ -67,6 +68,7 @@ def check_fits(config: EngineConfig, load: Load, *, together: bool) -> None:
             f"{blocks} KV blocks and there are {least}",
             remedy="lower it, the lengths, or give the cache more with --set kv.memory=BYTES",
         )
+    return prepared
 
 
 def check_length(input_len: int, output_len: int, max_model_len: int) -> None:

@@ -137,7 +137,47 @@ class ServerConfig(Section):
         default=15.0, metadata=rule("Seconds between signs of life on a silent stream.", low=0)
     )
     shutdown_timeout_s: float = field(
-        default=30.0, metadata=rule("Seconds that requests in flight get to end.", low=0)
+        default=30.0,
+        metadata=rule(
+            "Seconds that requests in flight get to end.", low=0, flag="--shutdown-timeout"
+        ),
+    )
+    request_timeout_s: float = field(
+        default=0.0,
+        metadata=rule("Seconds from arrival to the last token; then 504. 0: no limit.", low=0),
+    )
+    max_requests_per_key: int = field(
+        default=0,
+        metadata=rule(
+            "Requests that one API key may have under way; then 429. 0: no limit.", low=0
+        ),
+    )
+    tokens_per_minute_per_key: int = field(
+        default=0,
+        metadata=rule(
+            "Tokens, of prompts and answers, that one API key may use a minute; "
+            "then 429. 0: no limit.",
+            low=0,
+        ),
+    )
+    ssl_certfile: str | None = field(
+        default=None,
+        metadata=rule(
+            "Certificate chain in PEM; the server then speaks TLS.", flag="--ssl-certfile"
+        ),
+    )
+    ssl_keyfile: str | None = field(
+        default=None, metadata=rule("Its private key in PEM.", flag="--ssl-keyfile")
+    )
+    log_format: str = field(
+        default="text",
+        metadata=rule("Form of a log line.", choices=("text", "json")),
+    )
+    otlp_traces_endpoint: str | None = field(
+        default=None,
+        metadata=rule(
+            "Where traces go, OTLP over HTTP; needs rtp-core[otel].", flag="--otlp-traces-endpoint"
+        ),
     )
     ui: bool = field(default=True, metadata=rule("Serve the page at /."))
     verbose: bool = field(default=False, metadata=rule("Log every request.", flag="--verbose"))

@@ -14,6 +14,7 @@ import torch
 from rtp_core.api import (
     AttentionBackend,
     BuildContext,
+    CausalModel,
     KVMemory,
     LoadStats,
     ParallelContext,
@@ -28,11 +29,14 @@ from rtp_core.engine.contract import ModelInfo
 from rtp_core.engine.core import EngineCore, EngineParts
 from rtp_core.engine.cores import usable_cores
 from rtp_core.engine.cpu_weights import can_keep_codes
+from rtp_core.engine.device_memory import enough_memory
+from rtp_core.engine.devices import open_early, pick_device
 from rtp_core.engine.explain import explain_prepared
 from rtp_core.engine.grammar_desk import GrammarDesk
 from rtp_core.engine.model_facts import sampling_defaults, stop_token_ids
 from rtp_core.engine.prepare import Prepared, prepare
-from rtp_core.engine.runners import open_runner
+from rtp_core.engine.reading import Reading
+from rtp_core.engine.runners import builds_early, open_runner, rehearse_early
 from rtp_core.engine.services import Stopwatch
 from rtp_core.engine.tuning import MeasuredBounds
 from rtp_core.errors import PluginError
@@ -58,7 +62,12 @@ Progress = Callable[[int, int], None]
 def build_engine(config: EngineConfig, progress: Progress | None = None) -> EngineCore:
     """Config in, running engine out. Errors appear here, before the first request."""
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
-    watch = Stopwatch()
+    with enough_memory():
+        return _build_engine(config, progress, Stopwatch())
+
+
+def _build_engine(config: EngineConfig, progress: Progress | None, watch: Stopwatch) -> EngineCore:
+    open_early(pick_device(config.model.device))
     prepared = prepare(config, watch=watch)
     host, context, spec = prepared.host, prepared.context, prepared.spec
     limits = context.limits
@@ -71,17 +80,13 @@ def build_engine(config: EngineConfig, progress: Progress | None = None) -> Engi
 
     info = _model_info(prepared)
     watch.lap("tokenizer")
-    parameters, load = _load(prepared, loader, progress, watch)
-    model = prepared.family.build(
-        spec, parameters, ParallelContext(), resolver(context.device, spec.dtype)
-    )
-    watch.lap("model-build")
+    model, load = _load_model(prepared, loader, backend, progress, watch)
     eos = frozenset(info.eos_token_ids)
     grammars = _grammars(info)
     masks = GrammarMasks(grammars, spec.vocab_size, eos)
-    runner, memory = open_runner(prepared, model, backend, eos, masks)
+    runner, memory = open_runner(prepared, model, backend, eos, masks, watch)
     cache = _cache(prepared, memory)
-    watch.lap("kv-pool")
+    watch.lap("cache")
     plugin_errors: Counter[str] = Counter()
     return EngineCore(
         EngineParts(
@@ -137,20 +142,59 @@ def _speculator(host: PluginHost, name: str, context: BuildContext) -> Speculato
     return speculator
 
 
-def _load(
-    prepared: Prepared, loader: WeightLoader, progress: Progress | None, watch: Stopwatch
-) -> tuple[Mapping[str, Any], LoadStats]:
-    plan, form = prepared.plan, prepared.weights
+def _load_model(
+    prepared: Prepared,
+    loader: WeightLoader,
+    backend: AttentionBackend,
+    progress: Progress | None,
+    watch: Stopwatch,
+) -> tuple[CausalModel, LoadStats]:
+    """The model with its weights; what else can be done meanwhile is done beside reading."""
+    plan, form, device = prepared.plan, prepared.weights, prepared.context.device
+    if prepared.checkpoint.quantization is not None:
+        log.info("quantized %s form=%r", prepared.checkpoint.quantization.summary, form.name)
+    advance = _adding(progress, plan.num_bytes)
+    if builds_early(prepared):
+        with Reading(plan, loader, device, advance) as reading:
+            watch.lap("allocation")
+            rehearse_early(prepared, _model(prepared, reading.destinations), backend, watch)
+            parameters, stats = reading.finish(watch)
+    else:
+        parameters, stats = _load(prepared, loader, advance, watch)
+    log.info(
+        "weights_loaded strategy=%s bytes=%d seconds=%.3f",
+        stats.strategy,
+        stats.bytes_read,
+        stats.seconds,
+    )
+    model = _model(prepared, parameters)
+    watch.lap("model-build")
+    return model, stats
+
+
+def _model(prepared: Prepared, parameters: Mapping[str, Any]) -> CausalModel:
+    spec = prepared.spec
+    kernels = resolver(prepared.context.device, spec.dtype)
+    return prepared.family.build(spec, parameters, ParallelContext(), kernels)
+
+
+def _adding(progress: Progress | None, total: int) -> Callable[[int], None]:
+    """What a loader calls with the bytes of each tensor."""
     done = 0
 
     def advance(num_bytes: int) -> None:
         nonlocal done
         done += num_bytes
         if progress is not None:
-            progress(done, plan.num_bytes)
+            progress(done, total)
 
-    if prepared.checkpoint.quantization is not None:
-        log.info("quantized %s form=%r", prepared.checkpoint.quantization.summary, form.name)
+    return advance
+
+
+def _load(
+    prepared: Prepared, loader: WeightLoader, advance: Callable[[int], None], watch: Stopwatch
+) -> tuple[Mapping[str, Any], LoadStats]:
+    plan, form = prepared.plan, prepared.weights
     coded = form.keep_codes and can_keep_codes(form)
     watch.lap("self-test")
     parameters, stats = load_weights(
@@ -158,12 +202,6 @@ def _load(
     )
     if coded and form.bits is not None:
         parameters = round_to_codes(parameters, plan, form.bits)
-    log.info(
-        "weights_loaded strategy=%s bytes=%d seconds=%.3f",
-        stats.strategy,
-        stats.bytes_read,
-        stats.seconds,
-    )
     watch.lap("weights", stats.bytes_read, stats.strategy)
     if prepared.context.device != "cpu":
         return parameters, stats

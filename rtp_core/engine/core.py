@@ -25,7 +25,7 @@ from rtp_core.api import (
 )
 from rtp_core.engine.contract import ModelInfo
 from rtp_core.engine.grammar_desk import CONDITION, GrammarDesk
-from rtp_core.errors import EngineDeadError, RequestError
+from rtp_core.errors import CapacityError, DeviceLostError, EngineDeadError, RequestError
 from rtp_core.execution.step_runner import Pending, StepRunner
 from rtp_core.observe.snapshot import EngineStats, GrammarStats
 from rtp_core.scheduling.scheduler import Scheduler
@@ -102,7 +102,10 @@ class EngineCore:
             self._grammars.forget(request_id)
 
     def step(self) -> tuple[TokenEvent, ...]:
-        """Plan and launch a step; commit the oldest one once enough are in flight."""
+        """Plan and launch a step; commit the oldest one once enough are in flight.
+
+        Raises DeviceLostError, and nothing else that a step does.
+        """
         began = time.perf_counter()
         if self._grammars is not None and self._grammars.busy:
             self._admit_compiled(self._grammars)
@@ -196,17 +199,21 @@ class EngineCore:
     def _launch(self, plan: StepPlan) -> Pending:
         try:
             return self._runner.launch(plan)
-        except Exception:  # a failed step ends its own rows; the server stays up
+        except DeviceLostError:
+            raise
+        except Exception as error:  # a failed step ends its own rows; the server stays up
             log.exception("step_failed step=%d rows=%d", plan.step_id, len(plan.rows))
-            failed = _failed(plan)
+            failed = _failed(plan, error)
             return lambda: failed
 
     def _finish(self, plan: StepPlan, pending: Pending) -> StepResult:
         try:
             return pending()
-        except Exception:  # as above
+        except DeviceLostError:
+            raise
+        except Exception as error:  # as above
             log.exception("step_failed step=%d rows=%d", plan.step_id, len(plan.rows))
-            return _failed(plan)
+            return _failed(plan, error)
 
     def _observe(self, plan: StepPlan, result: StepResult) -> None:
         if not self._speculation.active:
@@ -229,8 +236,11 @@ class EngineCore:
         self._costs.record(plan.num_tokens, context, len(plan.rows), result.seconds)
 
 
-def _failed(plan: StepPlan) -> StepResult:
+def _failed(plan: StepPlan, error: Exception) -> StepResult:
+    """Rows hear what was raised on purpose; other errors may tell more than they should."""
     reason = "the model step failed; see the server log"
+    if isinstance(error, CapacityError):
+        reason = str(error)
     return StepResult(plan.step_id, (), errors={row.sequence_id: reason for row in plan.rows})
 
 

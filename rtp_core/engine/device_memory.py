@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
 from rtp_core.api import (
     AttentionBackend,
-    BoundAttention,
     EngineLimits,
-    KVMemory,
     KVStore,
     ModelSpec,
     PlanRow,
@@ -20,7 +19,10 @@ from rtp_core.api import (
     StepPlan,
 )
 from rtp_core.engine.capacity import DeviceMemory
+from rtp_core.engine.services import Stopwatch
+from rtp_core.errors import CapacityError
 from rtp_core.execution.device.build import Placed, build_runner
+from rtp_core.execution.device.runner import DeviceRunner
 
 RESERVE = 512 * 2**20
 """Bytes for captured programs, libraries' work space and fragments."""
@@ -31,6 +33,20 @@ _SMALL_BLOCKS = 1 + max(map(sum, _SMALL))
 """More than they lie in, whatever the size of a block."""
 _PROBES = tuple(f"probe/{number}" for number in range(1024))
 """Names of probing sequences; each step releases those of the one before."""
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Raises CapacityError where the device's memory runs out all the same."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        words = ". ".join(str(error).split(". ")[:3])
+        raise CapacityError(
+            f"the GPU's memory ran out while the engine was built: {words}",
+            remedy="take other programs off the GPU, lower --gpu-memory-utilization or "
+            "--max-num-batched-tokens, or serve a smaller model",
+        ) from error
 
 
 def expected_memory(spec: ModelSpec, limits: EngineLimits, weights_bytes: int) -> DeviceMemory:
@@ -44,26 +60,26 @@ def expected_memory(spec: ModelSpec, limits: EngineLimits, weights_bytes: int) -
 
 
 def measured_memory(placed: Placed, backend: AttentionBackend, store: KVStore) -> DeviceMemory:
-    """The same once the weights are there: one step of as many tokens as a step may have.
-
-    Before that, all kernels that steps need are compiled.
-    """
-    spec, limits, device = placed.spec, placed.limits, placed.accelerator.device
-    plan, num_blocks = _largest(limits, len(spec.kv_groups))
-    counts = [max(num_blocks, _SMALL_BLOCKS)] * len(spec.kv_groups)
-    memory = store.open(spec.kv_groups, counts, limits.block_size, device)
-    peak = _peak(placed, backend.bind(spec, memory, limits.block_size), memory, plan)
-    del memory
+    """The same once the weights are there: one step of as many tokens as a step may have."""
+    plan, runner = _on_a_small_pool(placed, backend, store)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    runner.launch(plan)()
+    peak = torch.cuda.max_memory_allocated() - before
+    del runner
     gc.collect()
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info()
     return DeviceMemory(total, total - free, peak + RESERVE)
 
 
-def _peak(placed: Placed, attention: BoundAttention, memory: KVMemory, plan: StepPlan) -> int:
-    """Bytes that a step works in."""
-    runner, _ = build_runner(placed, attention, memory, frozenset())
+def rehearse(placed: Placed, backend: AttentionBackend, store: KVStore, watch: Stopwatch) -> None:
+    """Compile and load all kernels that steps need; weights need not be there.
+
+    Answers mean nothing, and nothing that is run here depends on one.
+    """
     limits, num_groups = placed.limits, len(placed.spec.kv_groups)
+    plan, runner = _on_a_small_pool(placed, backend, store)
 
     def everything() -> None:
         runner.rehearse(limits.max_num_seqs)
@@ -72,11 +88,22 @@ def _peak(placed: Placed, attention: BoundAttention, memory: KVMemory, plan: Ste
                 runner.launch(_prompts(counts, limits.block_size, num_groups)[0])()
         runner.launch(plan)()
 
-    placed.accelerator.prepare(everything)
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    runner.launch(plan)()
-    return torch.cuda.max_memory_allocated() - before
+    compiled = placed.accelerator.prepare(everything, f"{placed.spec!r} {limits!r}")
+    watch.lap("compiling", note=f"{compiled} kernels" if compiled else "done at an earlier start")
+    everything()
+    watch.lap("kernels")
+
+
+def _on_a_small_pool(
+    placed: Placed, backend: AttentionBackend, store: KVStore
+) -> tuple[StepPlan, DeviceRunner]:
+    """The largest step, and a runner with room for it."""
+    spec, limits, device = placed.spec, placed.limits, placed.accelerator.device
+    plan, num_blocks = _largest(limits, len(spec.kv_groups))
+    counts = [max(num_blocks, _SMALL_BLOCKS)] * len(spec.kv_groups)
+    memory = store.open(spec.kv_groups, counts, limits.block_size, device)
+    attention = backend.bind(spec, memory, limits.block_size)
+    return plan, build_runner(placed, attention, memory, frozenset())[0]
 
 
 def _fits(counts: Sequence[int], limits: EngineLimits) -> bool:

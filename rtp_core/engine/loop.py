@@ -33,7 +33,7 @@ from rtp_core.engine.wire import (
     Unanswered,
     describe,
 )
-from rtp_core.errors import RequestError, RtpError
+from rtp_core.errors import DeviceLostError, RequestError, RtpError
 
 log = logging.getLogger("rtp.engine")
 
@@ -72,6 +72,10 @@ class EngineLoop:
         try:
             while self._running:
                 self._turn()
+        except DeviceLostError as error:  # as planned: the next process gets a working device
+            log.exception("device_lost")
+            self._publish(Failed(f"the engine ends itself: {error.message}"))
+            return False
         except Exception:  # whatever it was, every reader must hear of it
             log.exception("engine_loop_failed")
             self._publish(Failed(FAILED))

@@ -6,11 +6,19 @@ import logging
 
 import torch
 
-from rtp_core.api import AttentionBackend, CausalModel, CheckedModel, KVMemory, QueueingModel
-from rtp_core.config.environment import cache_dir
+from rtp_core.api import (
+    AttentionBackend,
+    CausalModel,
+    CheckedModel,
+    EarlyFamily,
+    KVMemory,
+    QueueingModel,
+)
 from rtp_core.engine.budget import measured_budget
 from rtp_core.engine.cores import usable_cores
+from rtp_core.engine.device_memory import rehearse
 from rtp_core.engine.prepare import Prepared
+from rtp_core.engine.services import Stopwatch
 from rtp_core.execution.device.accelerator import CudaAccelerator
 from rtp_core.execution.device.build import Placed, build_runner
 from rtp_core.execution.model_runner import ModelRunner
@@ -27,8 +35,11 @@ def open_runner(
     backend: AttentionBackend,
     eos: frozenset[int],
     masks: GrammarMasks,
+    watch: Stopwatch,
 ) -> tuple[StepRunner, KVMemory]:
     """Memory for keys and values, and the runner over it.
+
+    A model that was not built before its weights were read has its kernels compiled here.
 
     Raises CapacityError when a GPU has less memory than was expected before.
     """
@@ -36,6 +47,8 @@ def open_runner(
     placed = _placed(prepared, model)
     budget = prepared.budget
     if placed is not None:
+        if not builds_early(prepared):
+            rehearse(placed, backend, prepared.store, watch)
         budget = measured_budget(prepared.config, placed, backend, prepared.store)
         log.info("kv_budget bytes=%d blocks=%s", budget.num_bytes, budget.num_blocks)
     memory = prepared.store.open(spec.kv_groups, budget.num_blocks, limits.block_size, device)
@@ -44,12 +57,32 @@ def open_runner(
         model.check(bound, limits.block_size)
     if placed is None:
         sampler = Sampler(spec.vocab_size, eos, grammars=masks)
+        watch.lap("kv-pool")
         return ModelRunner(model, bound, memory, sampler, device), memory
     runner, programs = build_runner(placed, bound, memory, eos, masks)
+    watch.lap("kv-pool")
     if not prepared.config.model.enforce_eager:
+        before = torch.cuda.mem_get_info()[0]
         with torch.inference_mode():
             programs.capture()
+        watch.lap("capture", before - torch.cuda.mem_get_info()[0])
     return runner, memory
+
+
+def rehearse_early(
+    prepared: Prepared, model: CausalModel, backend: AttentionBackend, watch: Stopwatch
+) -> None:
+    """Compile and load a model's kernels; its weights need not be there."""
+    placed = _placed(prepared, model)
+    if placed is not None:
+        rehearse(placed, backend, prepared.store, watch)
+
+
+def builds_early(prepared: Prepared) -> bool:
+    """Whether the model can be built, and its kernels tried, while its weights are read."""
+    family = prepared.family
+    early = isinstance(family, EarlyFamily) and family.builds_early
+    return early and prepared.context.device != "cpu"
 
 
 def _placed(prepared: Prepared, model: CausalModel) -> Placed | None:
@@ -61,5 +94,5 @@ def _placed(prepared: Prepared, model: CausalModel) -> Placed | None:
     queues = isinstance(model, QueueingModel) and model.queues
     if device != "cuda" or spec.dtype == "float32" or not queues:
         return None
-    accelerator = CudaAccelerator(device, usable_cores(), cache_dir() / "tuning")
+    accelerator = CudaAccelerator(device, usable_cores())
     return Placed(model, spec, prepared.context.limits, accelerator)

@@ -30,6 +30,14 @@ class Stopwatch:
         self._phases.append(Phase(name, now_s - self._last_s, num_bytes, note))
         self._last_s = now_s
 
+    def now_s(self) -> float:
+        """Of the clock that laps are measured with."""
+        return self._clock()
+
+    def beside(self, phase: Phase) -> None:
+        """Work that another thread did, between `phase.began_s` and some time before now."""
+        self._phases.append(phase)
+
     @property
     def timeline(self) -> Timeline:
         """The laps so far."""

@@ -18,6 +18,7 @@ from rtp_core.api import (
     StepPlan,
     StepResult,
 )
+from rtp_core.execution.faults import explained, free_memory, lost_device
 from rtp_core.execution.step_runner import Pending
 
 
@@ -65,8 +66,14 @@ class ModelRunner:
         self.num_forwards = 0
 
     def launch(self, plan: StepPlan) -> Pending:
-        """`run`, as the engine asks for it."""
-        result = self.run(plan)
+        """`run`, as the engine asks for it; errors as `execution.faults` has them."""
+        try:
+            result = self.run(plan)
+        except Exception as error:
+            told = explained(error, self._lost, lambda: free_memory(self._device))
+            if told is error:
+                raise
+            raise told from error
         return lambda: result
 
     @torch.inference_mode()
@@ -76,10 +83,14 @@ class ModelRunner:
         self._model_seconds = 0.0
         self._apply_deltas(plan)
         self._sampler.prepare(plan.rows)
-        hidden = self._forward(plan)
-        rows, errors = self._draw(plan, hidden)
+        sampling, picks = _sampling_rows(plan.rows)
+        hidden = self._forward(plan, picks)
+        rows, errors = self._draw(plan, sampling, hidden)
         seconds = time.perf_counter() - began
         return StepResult(plan.step_id, rows, seconds, errors, self._model_seconds)
+
+    def _lost(self) -> str | None:
+        return lost_device(self._device)
 
     def _apply_deltas(self, plan: StepPlan) -> None:
         for sequence_id in plan.released:
@@ -89,26 +100,26 @@ class ModelRunner:
         if plan.copies:
             self._memory.copy(plan.copies)
 
-    def _forward(self, plan: StepPlan) -> torch.Tensor:
+    def _forward(self, plan: StepPlan, picks: list[int]) -> torch.Tensor:
         flat: list[int] = []
         for row in plan.rows:
             flat.extend(row.token_ids)
         token_ids = torch.tensor(flat, dtype=torch.int64, device=self._device)
         attention_plan = self._attention.plan(plan.rows)
+        wanted = None
+        if len(picks) < len(flat):
+            wanted = torch.tensor(picks, dtype=torch.int64, device=self._device)
         self.num_forwards += 1
         began = time.perf_counter()
-        hidden = self._model.forward(token_ids, self._attention, attention_plan).hidden
+        done = self._model.forward(token_ids, self._attention, attention_plan, wanted=wanted)
         self._model_seconds += time.perf_counter() - began
-        return hidden
+        return done.hidden
 
     def _draw(
-        self, plan: StepPlan, hidden: torch.Tensor
+        self, plan: StepPlan, sampling: Sequence[PlanRow], hidden: torch.Tensor
     ) -> tuple[tuple[RowResult, ...], dict[str, str]]:
-        sampling, picks = _sampling_rows(plan.rows)
         if not sampling:
             return tuple(RowResult(row.sequence_id, ()) for row in plan.rows), {}
-        if len(picks) < hidden.shape[0]:
-            hidden = hidden[torch.tensor(picks, device=self._device)]
         drawn, errors = self._sampler.sample(sampling, self._logits(hidden))
         results = iter(drawn)
         return tuple(

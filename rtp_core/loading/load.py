@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+import torch
 
 from rtp_core.api import LoadStats, WeightLoader, WeightPlan
 from rtp_core.errors import WeightLoadError
@@ -16,14 +18,16 @@ def load_weights(
     progress: Callable[[int], None],
     *,
     keep_codes: bool = False,
+    into: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[Parameters, LoadStats]:
     """All parameters by destination name, and what the loader did.
 
-    With `keep_codes`, linear weights from quantized files keep their group codes.
+    With `keep_codes`, linear weights from quantized files keep their group codes. `into` holds
+    destinations from `sink.allocate`; they may be looked at, not read, while they are filled.
 
     Raises WeightLoadError, also for what the system says about a file.
     """
-    sink = TensorSink(plan, device, keep_codes=keep_codes)
+    sink = TensorSink(plan, device, keep_codes=keep_codes, into=into)
     try:
         stats = loader.load(plan, sink, progress)
     except OSError as error:

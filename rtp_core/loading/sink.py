@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -21,14 +22,29 @@ Parameters = dict[str, torch.Tensor | LinearWeight]
 """By destination name."""
 
 
-class TensorSink:
-    """Allocates every destination once; each placement may arrive once, from any thread."""
+def allocate(plan: WeightPlan, device: str) -> dict[str, torch.Tensor]:
+    """Every destination, not filled yet."""
+    return {
+        one.name: torch.empty(one.shape, dtype=getattr(torch, one.dtype), device=device)
+        for one in plan.parameters
+    }
 
-    def __init__(self, plan: WeightPlan, device: str, *, keep_codes: bool = False) -> None:
-        self._parameters = {
-            one.name: torch.empty(one.shape, dtype=getattr(torch, one.dtype), device=device)
-            for one in plan.parameters
-        }
+
+class TensorSink:
+    """Allocates every destination once; each placement may arrive once, from any thread.
+
+    `into` holds destinations that `allocate` made before.
+    """
+
+    def __init__(
+        self,
+        plan: WeightPlan,
+        device: str,
+        *,
+        keep_codes: bool = False,
+        into: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        self._parameters = allocate(plan, device) if into is None else dict(into)
         self._codes = _room_for_codes(plan) if keep_codes else {}
         self._waiting = {_key(placement) for placement in plan.placements}
         self._gathering = Gathering()

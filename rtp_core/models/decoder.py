@@ -77,16 +77,23 @@ class Decoder:
         attention: BoundAttention,
         plan: AttentionPlan,
         capture_layers: Sequence[int] = (),
+        wanted: torch.Tensor | None = None,
     ) -> ForwardOutput:
         """See `api.CausalModel`."""
         x = self._embed(token_ids, self._table)
         if self._scale != 1.0:
             x = x * self._scale
         captured: dict[int, torch.Tensor] = {}
+        last = len(self._layers) - 1
         for index, layer in enumerate(self._layers):
             if index in capture_layers:
                 captured[index] = self._settle(x)
             heads = attention.run(layer.qkv(x), index, plan, layer.head_norms)
+            if index == last and wanted is not None:
+                # Nothing reads the other tokens any more: their keys and values are stored.
+                heads, x = heads[wanted], self._settle(x)[wanted]
+                if not len(wanted):
+                    break
             x = layer.add_feed_forward(layer.add_attention(heads, x))
         return ForwardOutput(self._settle(x), captured)
 

@@ -40,6 +40,7 @@ class DecoderFamily(ABC):
 
     architecture: ClassVar[str]
     defaults: ClassVar[Mapping[str, Any]] = {}
+    builds_early = True
 
     @abstractmethod
     def describe(self, config: Configuration) -> ModelSpec:

@@ -17,25 +17,32 @@ _START_FIELD = 19
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One step on the way. `num_bytes` and `note` say what was moved and how, if anything."""
+    """One step on the way. `num_bytes` and `note` say what was moved and how, if anything.
+
+    `began_s`, in the timeline's clock, is set for work that ran beside other phases.
+    """
 
     name: str
     seconds: float
     num_bytes: int = 0
     note: str = ""
+    began_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Phases without gaps from `began_s` on, which is monotonic time (one clock a machine)."""
+    """Phases from `began_s` on, which is monotonic time (one clock a machine).
+
+    Without those that ran beside others there is neither gap nor overlap.
+    """
 
     began_s: float = 0.0
     phases: tuple[Phase, ...] = ()
 
     @property
     def seconds(self) -> float:
-        """Of all phases."""
-        return sum(phase.seconds for phase in self.phases)
+        """Of all phases, those beside others left out."""
+        return sum(phase.seconds for phase in self.phases if phase.began_s is None)
 
     @property
     def ended_s(self) -> float:
@@ -78,18 +85,24 @@ def log_line(timeline: Timeline) -> str:
             fields[f"{phase.name}_bytes"] = phase.num_bytes
         if phase.note:
             fields[f"{phase.name}_by"] = phase.note
+        if phase.began_s is not None:
+            fields[f"{phase.name}_beside_from_s"] = phase.began_s - timeline.began_s
     return line("start_timeline", **fields)
 
 
 def table(timeline: Timeline) -> str:
-    """For people: one phase a line, with the sum so far."""
+    """For people: one phase a line, with the sum so far; what ran beside has when it began."""
     rows = [f"{'phase':<12} {'seconds':>8} {'at':>8}"]
     at_s = 0.0
     for phase in timeline.phases:
-        at_s += phase.seconds
         size = f"{phase.num_bytes / 1e6:.1f} MB" if phase.num_bytes else ""
-        more = "  ".join(part for part in (size, phase.note) if part)
-        rows.append(f"{phase.name:<12} {phase.seconds:8.3f} {at_s:8.3f}  {more}".rstrip())
+        if phase.began_s is None:
+            at_s += phase.seconds
+            at, since = f"{at_s:8.3f}", ""
+        else:
+            at, since = " " * 8, f"beside, from {phase.began_s - timeline.began_s:.3f}"
+        more = "  ".join(part for part in (size, phase.note, since) if part)
+        rows.append(f"{phase.name:<12} {phase.seconds:8.3f} {at}  {more}".rstrip())
     return "\n".join(rows) + "\n"
 
 
@@ -103,6 +116,7 @@ def as_json(timeline: Timeline) -> Mapping[str, Any] | None:
             "seconds": phase.seconds,
             "bytes": phase.num_bytes,
             "note": phase.note,
+            "beside_from_s": None if phase.began_s is None else phase.began_s - timeline.began_s,
         }
         for phase in timeline.phases
     ]

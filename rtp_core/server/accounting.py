@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rtp_core.api import FinishReason, Request, RequestTiming
+from rtp_core.config.schema import ServerConfig
 from rtp_core.observe.log import line
 from rtp_core.observe.metrics import Meters
 from rtp_core.server.admission import Ticket
 from rtp_core.server.errors import CLIENT_CLOSED
 from rtp_core.server.exchange import Call
-from rtp_core.server.records import Latencies, RecentRequests, RequestRow
+from rtp_core.server.quotas import Quotas
+from rtp_core.server.records import Latencies, RecentRequests, RequestRow, Stations
+from rtp_core.server.tracing import Traces, open_traces
 
 log = logging.getLogger("rtp.request")
 
@@ -26,11 +29,15 @@ class Books:
     meters: Meters
     latencies: Latencies
     recent: RecentRequests
+    quotas: Quotas
+    traces: Traces | None = None
 
     @classmethod
-    def of_model(cls, name: str) -> Books:
+    def of_model(cls, name: str, config: ServerConfig) -> Books:
         """Empty books for the model served under this name."""
-        return cls(Meters(name), Latencies(), RecentRequests())
+        quotas = Quotas(config.max_requests_per_key, config.tokens_per_minute_per_key)
+        traces = open_traces(config.otlp_traces_endpoint, name)
+        return cls(Meters(name), Latencies(), RecentRequests(), quotas, traces)
 
 
 @dataclass(slots=True)
@@ -121,6 +128,7 @@ class Account:
             return
         self._closed = self.call.booked = True
         self.ticket.give_back()
+        self.books.quotas.charge(self.call.tenant, self.prompt_tokens + self.completion_tokens)
         if num_open and status >= CLIENT_CLOSED:
             reason = FinishReason.ERROR if status == 500 else FinishReason.ABORT
             self.finish_reason = reason.value
@@ -129,6 +137,8 @@ class Account:
         if status == 200:
             self.books.latencies.e2e.add(row.e2e_s)
         self.books.recent.add(row)
+        if self.books.traces is not None:
+            self.books.traces.record(row, self._stations(), self.call.headers)
         log.info(_log_line(row))
 
     def _observe_gap(self, entry: _Choice, now: float) -> None:
@@ -151,6 +161,11 @@ class Account:
         meters.observe("request_prefill_time_seconds", first - timing.scheduled_s)
         meters.observe("request_decode_time_seconds", timing.finished_s - first)
         meters.observe("request_inference_time_seconds", timing.finished_s - timing.scheduled_s)
+
+    def _stations(self) -> Stations:
+        last = max((choice.last_s for choice in self._choices.values()), default=0.0)
+        times = (self._scheduled_s, self._first_token_s, last)
+        return Stations(*(max(0.0, at - self.call.arrival_s) if at else None for at in times))
 
     def _row(self, status: int) -> RequestRow:
         now, arrival = time.monotonic(), self.call.arrival_s

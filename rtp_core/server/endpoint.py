@@ -59,13 +59,16 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What every operation of a server shares; `rejections` counts 503s by their code."""
+    """What every operation of a server shares.
+
+    `visit` admits a tenant's request for the model; `rejections` counts 503s by their code.
+    """
 
     guard: Guard
     limits: Limits
     max_body_bytes: int
     memory: BodyMemory
-    visit: Callable[[], AbstractContextManager[None]]
+    visit: Callable[[str], AbstractContextManager[None]]
     rejections: Counter[str]
 
 
@@ -101,7 +104,7 @@ class Endpoint:
         check_headers(scope, gate.limits.header_bytes)
         if not operation.public:
             call.tenant = gate.guard.tenant(call.headers)
-        with gate.visit() if operation.needs_model else nullcontext():
+        with gate.visit(call.tenant) if operation.needs_model else nullcontext():
             if operation.body is None:
                 await self._answer(call, outgoing)
                 return

@@ -25,6 +25,7 @@ _KINDS = {
     500: "server_error",
     501: "unsupported_modality",
     503: "service_unavailable",
+    504: "timeout_error",
 }
 _RETRY_AFTER_S = {"queue_full": 1, "body_memory": 1, "model_loading": 5, "server_draining": 5}
 _LONG_RETRY_S = 30
@@ -78,7 +79,8 @@ def error_object(error: RequestError) -> dict[str, Any]:
 def error_headers(error: RequestError) -> dict[str, str]:
     """Retry-After for 429 and 503, WWW-Authenticate for 401."""
     if error.status in (429, 503):
-        return {"retry-after": str(_RETRY_AFTER_S.get(error.code or "", _LONG_RETRY_S))}
+        usual = _RETRY_AFTER_S.get(error.code or "", _LONG_RETRY_S)
+        return {"retry-after": str(error.retry_after_s or usual)}
     if error.status == 401:
         return {"www-authenticate": "Bearer"}
     return {}

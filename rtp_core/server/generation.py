@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -51,6 +52,7 @@ class Generation:
         self._failure: RequestError | None = None
         self._num_open = sum(request.sampling.n for request in requests)
         self._news = asyncio.Event()
+        self._expiry: asyncio.TimerHandle | None = None
         self._tasks = [
             asyncio.create_task(self._run(index, request)) for index, request in enumerate(requests)
         ]
@@ -92,8 +94,16 @@ class Generation:
                 task.cancel()
             self._news.set()
 
+    def expire_at(self, deadline_s: float) -> None:
+        """Fail with 504 at that time of the monotonic clock, whatever has come by then."""
+        loop = asyncio.get_running_loop()
+        left_s = deadline_s - time.monotonic()
+        self._expiry = loop.call_later(left_s, self.fail, _deadline_exceeded())
+
     async def close(self) -> None:
         """Abort what still runs and wait until the backend knows."""
+        if self._expiry is not None:
+            self._expiry.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -166,3 +176,13 @@ class Generation:
         if delta.finish_reason is not None:
             self._num_open -= 1
         self._news.set()
+
+
+def _deadline_exceeded() -> RequestError:
+    return RequestError(
+        None,
+        "the request took longer than the server allows",
+        status=504,
+        code="deadline_exceeded",
+        remedy="ask for fewer tokens, or raise server.request_timeout_s",
+    )

@@ -57,10 +57,39 @@ def is_loopback(host: str) -> bool:
     return False
 
 
-def url(listener: socket.socket) -> str:
+def check_tls(config: ServerConfig) -> None:
+    """Certificate and key must be there and fit. Raises ConfigError naming the setting."""
+    if config.ssl_certfile is None:
+        if config.ssl_keyfile is not None:
+            raise ConfigError(
+                "server.ssl_certfile", "a key without a certificate", remedy="set both or neither"
+            )
+        return
+    # Imported here: servers without TLS start without it.
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            config.ssl_certfile, config.ssl_keyfile, password=_no_password
+        )
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise ConfigError(
+            "server.ssl_certfile",
+            f"certificate and key cannot be used: {error}",
+            remedy="give a certificate chain and its private key as PEM, without a password",
+        ) from error
+
+
+def _no_password() -> str:
+    raise ValueError("the key asks for a password")
+
+
+def url(listener: socket.socket, *, secure: bool = False) -> str:
     """The address of a listening socket for a browser."""
     host, port = listener.getsockname()[:2]
     address = ipaddress.ip_address(host)
     if address.is_unspecified:
         address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
-    return f"http://[{address}]:{port}" if address.version == 6 else f"http://{address}:{port}"
+    scheme = "https" if secure else "http"
+    host = f"[{address}]" if address.version == 6 else str(address)
+    return f"{scheme}://{host}:{port}"

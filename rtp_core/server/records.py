@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from rtp_core.observe.latency import LatencyWindow
@@ -30,6 +32,23 @@ class RequestRow:
     e2e_s: float
     finish_reason: str | None
     started_unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stations:
+    """Seconds from arrival at which a request was first scheduled, gave its first token and its
+    last; None where it did not get so far."""
+
+    scheduled_s: float | None = None
+    first_token_s: float | None = None
+    last_token_s: float | None = None
+
+    def spans(self) -> Iterator[tuple[str, float, float]]:
+        """(station, begin, end) of those that were left."""
+        times = (0.0, self.scheduled_s, self.first_token_s, self.last_token_s)
+        for name, (begin, end) in zip(("queue", "prefill", "decode"), pairwise(times), strict=True):
+            if begin is not None and end is not None:
+                yield name, begin, end
 
 
 class RecentRequests:

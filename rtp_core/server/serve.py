@@ -64,7 +64,8 @@ async def start(service: Service, listener: socket.socket) -> None:
     log.info(log_line(service.info.start))
     if service.config.server.verbose:
         sys.stderr.write(table(service.info.start))
-    sys.stdout.write(f"rtp: serving {service.names[0]} at {url(listener)}\n")
+    at = url(listener, secure=service.config.server.ssl_certfile is not None)
+    sys.stdout.write(f"rtp: serving {service.names[0]} at {at}\n")
     sys.stdout.flush()
 
 
@@ -84,6 +85,7 @@ class Server(uvicorn.Server):
     """uvicorn's server; the first signal drains, the second ends everything at once."""
 
     def __init__(self, service: Service, log_level: str) -> None:
+        config = service.config.server
         super().__init__(
             uvicorn.Config(
                 app_of(service),
@@ -94,6 +96,8 @@ class Server(uvicorn.Server):
                 h11_max_incomplete_event_size=service.limits.header_bytes,
                 timeout_graceful_shutdown=LAST_WORDS_S,
                 access_log=False,
+                ssl_certfile=config.ssl_certfile,
+                ssl_keyfile=config.ssl_keyfile,
                 server_header=False,
                 log_config=None,
                 log_level=log_level,

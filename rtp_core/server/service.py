@@ -37,11 +37,14 @@ class Service:
         self.config = config
         self.backend = backend
         self.limits = limits
-        self.books = Books.of_model(name)
+        server = config.server
+        self.books = Books.of_model(name, server)
         self.history = History()
         self.started_s = time.monotonic()
         self.started_unix_s = int(time.time())
-        self.traffic = Traffic(backend, self.books, config.server.max_queued_requests)
+        self.traffic = Traffic(
+            backend, self.books, server.max_queued_requests, server.request_timeout_s
+        )
         self._unusable = False
         self._room: PromptRoom | None = None
         self._opening = asyncio.Lock()
@@ -81,10 +84,10 @@ class Service:
         return self._room is not None
 
     @contextlib.contextmanager
-    def visit(self) -> Iterator[None]:
-        """A request that needs the model. Raises as `check_ready`."""
+    def visit(self, tenant: str) -> Iterator[None]:
+        """A tenant's request for the model. Raises as `check_ready` and `Quotas.visit`."""
         self.check_ready()
-        with self.traffic.visit():
+        with self.traffic.visit(), self.books.quotas.visit(tenant):
             yield
 
     def check_ready(self) -> None:
@@ -143,6 +146,8 @@ class Service:
             await asyncio.gather(watching, return_exceptions=True)
             if self._room is not None:
                 self._room.close()
+            if self.books.traces is not None:
+                await asyncio.to_thread(self.books.traces.close)
 
     async def _watch(self) -> None:
         try:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.process_backend import ProcessBackend
-from rtp_core.server.listener import bind, warn_if_open
+from rtp_core.server.listener import bind, check_tls, warn_if_open
+from rtp_core.server.tracing import exporter_to
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all) while weights load."""
@@ -19,6 +20,9 @@ def serve(config: EngineConfig, progress: Progress | None = None) -> int:
     The port is bound before the model loads; /health says 503 meanwhile. Raises the RtpError
     that kept the port from being bound or the engine from starting.
     """
+    check_tls(config.server)
+    if config.server.otlp_traces_endpoint is not None:
+        exporter_to(config.server.otlp_traces_endpoint).shutdown()
     listener = bind(config.server)
     warn_if_open(config.server)
     with listener:

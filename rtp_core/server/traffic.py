@@ -19,8 +19,11 @@ from rtp_core.text.tokenizer import Tokenizer
 class Traffic:
     """Everything between the routes and the backend that has a beginning and an end."""
 
-    def __init__(self, backend: AsyncBackend, books: Books, max_queued: int) -> None:
+    def __init__(
+        self, backend: AsyncBackend, books: Books, max_queued: int, timeout_s: float = 0.0
+    ) -> None:
         self.draining = False
+        self._timeout_s = timeout_s
         self._backend = backend
         self._books = books
         self._admission = Admission(max_queued)
@@ -54,6 +57,8 @@ class Traffic:
             raise ShutdownError
         account.begin(requests)
         generation = Generation(self._backend, tokenizer, requests, account)
+        if self._timeout_s:
+            generation.expire_at(account.call.arrival_s + self._timeout_s)
         self._live.add(generation)
         return generation
 

@@ -17,10 +17,11 @@ from typing import Any
 
 from rtp_core.api import FinishReason, Request, RequestTiming, TokenEvent, TokenLogprob
 from rtp_core.engine.contract import ModelInfo
-from rtp_core.errors import ConfigError, RequestError
+from rtp_core.errors import ConfigError, DeviceLostError, RequestError
 from rtp_core.observe.snapshot import EngineStats
 
 REFUSE, RAISE_IN_SUBMIT, RAISE_IN_STEP, DIE_IN_STEP, HANG_IN_STEP, HUGE_STEP = range(1001, 1007)
+LOSE_DEVICE = 1007
 
 INFO = ModelInfo("scripted", "ScriptedForCausalLM", 4096, 2000, (2,), "/nowhere", "float32", {})
 
@@ -133,6 +134,8 @@ class ScriptedEngine:
     def _act(self, cue: int, sequence: Sequence) -> tuple[int, ...]:
         if cue == RAISE_IN_STEP and sequence.emitted == 2:
             raise ValueError("secret detail of the model")
+        if cue == LOSE_DEVICE and sequence.emitted == 2:
+            raise DeviceLostError("the GPU cannot be used by this process any more: Xid 31")
         if cue == DIE_IN_STEP and sequence.emitted == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         if cue == HANG_IN_STEP and sequence.emitted == 2:

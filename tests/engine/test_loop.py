@@ -104,6 +104,7 @@ def test_a_refusal_answers_that_request_only():
         "param": "messages",
         "status": 413,
         "code": "context_length_exceeded",
+        "retry_after_s": None,
     }
     assert tokens(published, "good") == [0, 1, 2]
 
@@ -124,6 +125,16 @@ def test_an_exception_in_a_step_ends_the_loop_and_frees_the_engine():
     ok, published, _ = run(engine, [submit("a", script.RAISE_IN_STEP)])
     assert not ok
     assert published[-1] == Failed(FAILED)
+    assert engine.closed == 1
+
+
+def test_a_lost_device_ends_the_loop_with_the_reason():
+    engine = ScriptedEngine()
+    ok, published, _ = run(engine, [submit("a", script.LOSE_DEVICE)])
+    assert not ok
+    (reason,) = (one.reason for one in published if isinstance(one, Failed))
+    assert reason.startswith("the engine ends itself: the GPU cannot be used")
+    assert reason.endswith("Xid 31")
     assert engine.closed == 1
 
 

@@ -129,6 +129,21 @@ async def test_an_exception_in_a_step_is_a_clean_error_and_a_new_process():
         assert backend.pid != first
 
 
+async def test_a_lost_device_is_named_to_every_reader_and_a_new_process_serves():
+    async with process_backend(QUICK, delay_s=0.002) as backend:
+        first = backend.pid
+        neighbour = asyncio.ensure_future(read(backend, request("n", max_tokens=FOREVER)))
+        await asyncio.sleep(0.02)
+        for reader in (read(backend, request("bad", script.LOSE_DEVICE)), neighbour):
+            error, seconds = await lost(reader)
+            assert "the engine ends itself: the GPU cannot be used" in str(error)
+            assert "retry" in error.remedy
+            assert seconds < 2.0
+        await works_again(backend)
+        assert backend.pid != first
+        assert not exists(first)
+
+
 async def test_a_bug_while_queueing_refuses_one_request_and_keeps_the_process():
     async with process_backend(QUICK) as backend:
         first = backend.pid

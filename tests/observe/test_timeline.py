@@ -67,6 +67,25 @@ def test_the_log_has_one_line_and_the_table_a_line_a_phase():
     assert as_json(line)["phases"][1]["bytes"] == 2_000_000
 
 
+def test_work_beside_others_is_in_no_sum_and_says_when_it_began():
+    line = Timeline(
+        10.0,
+        (
+            Phase("compiling", 2.0),
+            Phase("weights", 2.5, 1000, "mmap", began_s=10.25),
+            Phase("weights-rest", 1.0),
+        ),
+    )
+    whole = line.after("imports", 9.0)
+    assert (line.seconds, line.ended_s, whole.seconds) == (3.0, 13.0, 4.0)
+    rows = table(whole).splitlines()
+    assert rows[3].split()[:2] == ["weights", "2.500"]
+    assert rows[3].endswith("beside, from 1.250")
+    assert rows[4].split() == ["weights-rest", "1.000", "4.000"]
+    assert "weights_beside_from_s=1.250" in log_line(whole)
+    assert [one["beside_from_s"] for one in as_json(whole)["phases"]] == [None, None, 1.25, None]
+
+
 def test_a_process_knows_when_it_was_started():
     before = time.monotonic()
     probe = (

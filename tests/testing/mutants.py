@@ -522,8 +522,15 @@ MODEL = {
         build=lambda self, spec, *_: Stateful(spec.hidden_size, spec.vocab_size)
     ),
     "states_are_captured_when_asked": model(
-        forward=lambda self, ids, attention, plan, capture=(): fakes.SuccessorModel.forward(
-            self, ids, attention, plan
+        forward=lambda self, ids, attention, plan, capture=(), wanted=None: (
+            fakes.SuccessorModel.forward(self, ids, attention, plan, (), wanted)
+        )
+    ),
+    "wanted_tokens_alone_are_given": model(
+        forward=lambda self, ids, attention, plan, capture=(), wanted=None: (
+            fakes.SuccessorModel.forward(
+                self, ids, attention, plan, capture, None if wanted is None else wanted.sort()[0]
+            )
         )
     ),
 }

@@ -13,6 +13,8 @@ import torch
 import triton
 from triton import language as tl
 
+from rtp_kernels.gpu.launch import enqueue
+
 
 @triton.jit
 def embed_kernel(token_ids, table, out, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
@@ -31,7 +33,16 @@ def embed(token_ids: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     out = torch.empty((tokens, columns), dtype=table.dtype, device=table.device)
     block = triton.next_power_of_2(columns)
     kernel: Any = embed_kernel
-    kernel[(tokens,)](token_ids.contiguous(), table, out, COLUMNS=columns, BLOCK=block, num_warps=4)
+    enqueue(
+        kernel,
+        (tokens,),
+        token_ids.contiguous(),
+        table,
+        out,
+        COLUMNS=columns,
+        BLOCK=block,
+        num_warps=4,
+    )
     return out
 
 

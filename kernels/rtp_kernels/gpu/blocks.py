@@ -17,6 +17,8 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
+from rtp_kernels.gpu.launch import enqueue
+
 
 def on_device(ids: Sequence[Any] | Tensor, device: torch.device) -> Tensor:
     """int32 [n] or [n, 2] on the device; a tensor that is there already costs nothing."""
@@ -50,7 +52,9 @@ def move(source: Tensor, target: Tensor, from_ids: Tensor | None, to_ids: Tensor
     _, layers, heads, tokens, dim = source.shape
     if not count or not layers * heads:
         return
-    move_blocks[(count, layers * heads)](
+    enqueue(
+        move_blocks,
+        (count, layers * heads),
         source,
         target,
         source if from_ids is None else from_ids,

@@ -1,8 +1,9 @@
 """Kernels compiled by several processes before they are first launched.
 
 A dry run of the programs records what would be compiled and launches nothing; worker processes
-compile it into Triton's cache on disk, where the real run finds it. One file a set of kernels
-remembers that this was done, so that later starts ask nobody.
+compile it into Triton's cache on disk, where the real run finds it. A file in that cache
+remembers that this was done, so that later starts need neither dry run nor workers; who empties
+the cache removes it too.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -22,6 +23,9 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from triton import knobs
+from triton.runtime import driver
+
+from rtp_kernels.gpu.launch import holding_back
 
 SHARE = 4
 """Kernels worth a process of its own: starting one takes as long as compiling a few."""
@@ -38,7 +42,14 @@ class Recorded(NamedTuple):
 
 @contextlib.contextmanager
 def dry_run() -> Iterator[list[Recorded]]:
-    """Inside, no kernel that is not compiled yet is launched; the list tells which they are."""
+    """Inside, no kernel is launched; the list tells which are not compiled yet."""
+    with holding_back(), missing() as found:
+        yield found
+
+
+@contextlib.contextmanager
+def missing() -> Iterator[list[Recorded]]:
+    """Inside, kernels that are not compiled yet are not launched; the list tells which."""
     found: list[Recorded] = []
 
     def record(*, fn: Any, compile: dict[str, Any], **_: Any) -> bool:
@@ -54,27 +65,46 @@ def dry_run() -> Iterator[list[Recorded]]:
         knobs.runtime.jit_cache_hook = before
 
 
-def compile_all(recorded: Sequence[Recorded], most_processes: int, remembered: Path) -> int:
-    """Compile what `dry_run` recorded, in parallel; how many kernels. 0 if that was done before.
+def compile_all(recorded: Sequence[Recorded], most_processes: int) -> bool:
+    """Compile what `dry_run` recorded, in parallel; whether all of it is compiled.
 
     A worker that fails is no error: its kernels are compiled when they are launched.
     """
     distinct = list(dict.fromkeys(recorded))
-    stamp = remembered / f"kernels-{_digest(distinct)}"
-    if not distinct or stamp.exists():
-        return 0
+    if not distinct:
+        return True
     number = max(1, min(most_processes, len(distinct) // SHARE))
     workers = [_start(distinct[first::number]) for first in range(number)]
-    if all([worker.wait() == 0 for worker in workers]):  # noqa: C419 - every one is waited for
-        remembered.mkdir(parents=True, exist_ok=True)
-        stamp.touch()
-    return len(distinct)
+    return all([worker.wait() == 0 for worker in workers])  # noqa: C419 - all are waited for
 
 
-def _digest(recorded: Sequence[Recorded]) -> str:
-    described = json.dumps(sorted(recorded))
-    versions = f"{triton.__version__} {torch.__version__} {torch.cuda.get_device_name()}"
-    return hashlib.blake2b(f"{versions}\n{described}".encode(), digest_size=12).hexdigest()
+def known(key: str) -> bool:
+    """Whether `remember` was called for `key` with these kernels, versions and device."""
+    return _stamp(key).exists()
+
+
+def remember(key: str) -> None:
+    """All kernels of what `key` stands for are in Triton's cache."""
+    stamp = _stamp(key)
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    stamp.touch()
+
+
+def _stamp(key: str) -> Path:
+    versions = f"{triton.__version__} {torch.__version__} {_device()} {_sources()}"
+    digest = hashlib.blake2b(f"{versions}\n{key}".encode(), digest_size=12).hexdigest()
+    return Path(knobs.cache.dir) / f"rtp-kernels-{digest}"
+
+
+def _device() -> str:
+    return torch.cuda.get_device_name()
+
+
+def _sources() -> str:
+    """Which files kernels are made of, by size and time: sources and tables of configurations."""
+    root = Path(__file__).parents[1]
+    files = (one for one in sorted(root.rglob("*")) if one.suffix in (".py", ".json"))
+    return " ".join(f"{(stat := one.stat()).st_size}:{stat.st_mtime_ns}" for one in files)
 
 
 def _start(recorded: Sequence[Recorded]) -> subprocess.Popen[bytes]:
@@ -92,8 +122,14 @@ def _start(recorded: Sequence[Recorded]) -> subprocess.Popen[bytes]:
 
 def work() -> None:
     """A worker: kernels from standard input into Triton's cache."""
-    for module, name, _, specialization in json.loads(sys.stdin.buffer.read()):
+    wanted = json.loads(sys.stdin.buffer.read())
+    kernels = [
         getattr(import_module(module), name).preload(specialization)
+        for module, name, _, specialization in wanted
+    ]
+    # What launches them may be C to be compiled too; it needs no context on the device.
+    for kernel in kernels:
+        driver.active.launcher_cls(kernel.src, kernel.metadata)
 
 
 if __name__ == "__main__":

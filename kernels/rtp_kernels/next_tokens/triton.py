@@ -10,6 +10,8 @@ import torch
 import triton
 from triton import language as tl
 
+from rtp_kernels.gpu.launch import enqueue
+
 BLOCK = 128
 
 
@@ -27,8 +29,15 @@ def next_tokens(token_ids: torch.Tensor, slots: torch.Tensor, last: torch.Tensor
     """As the reference."""
     out = torch.empty_like(token_ids)
     num_rows = token_ids.shape[0]
-    _next_tokens[(triton.cdiv(num_rows, BLOCK),)](
-        token_ids, slots, last, out, num_rows, BLOCK=BLOCK
+    enqueue(
+        _next_tokens,
+        (triton.cdiv(num_rows, BLOCK),),
+        token_ids,
+        slots,
+        last,
+        out,
+        num_rows,
+        BLOCK=BLOCK,
     )
     return out
 

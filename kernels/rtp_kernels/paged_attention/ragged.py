@@ -18,6 +18,7 @@ from torch import Tensor
 from triton import language as tl
 
 from rtp_kernels.gpu import pdl
+from rtp_kernels.gpu.launch import launch
 from rtp_kernels.paged_attention.choice import RaggedChoice, choose_ragged
 from rtp_kernels.paged_attention.heads import (
     NEVER,
@@ -37,6 +38,7 @@ from rtp_kernels.paged_attention.tables import StepTables
 Norms = tuple[Tensor, Tensor, float] | None
 _INTEGERS = ["block_tables", "lengths", "starts"]
 """Rows are taken from anywhere in a step's tables: their alignment must not cost a compilation."""
+_STORED = [*_INTEGERS, "depths", "writes"]
 _HEADS = 16
 """Heads a program of `store` turns: 16 halves of 128 bytes are one load of four warps."""
 
@@ -60,8 +62,9 @@ def store(
         return
     heads, kv_heads, dim = geometry.num_heads, geometry.num_kv_heads, geometry.head_dim
     q_norm, k_norm, eps = norms or (qkv, qkv, 0.0)
-    dependent = pdl.dependent_launch()
-    store_heads[(tokens, triton.cdiv(heads + 2 * kv_heads, _HEADS))](
+    launch(
+        store_heads,
+        (tokens, triton.cdiv(heads + 2 * kv_heads, _HEADS)),
         qkv,
         q_norm,
         k_norm,
@@ -86,9 +89,7 @@ def store(
         NORM=norms is not None,
         DEPTHS=tables.depths is not None,
         WRITES=tables.writes is not None,
-        PDL=dependent,
-        num_warps=4,
-        launch_pdl=dependent,
+        warps=4,
     )
 
 
@@ -122,8 +123,9 @@ def ragged(
         return out
     picked = choice or choose_ragged(geometry)
     blocks = triton.cdiv(tokens * geometry.group, picked.block) + len(tables.lengths)
-    dependent = pdl.dependent_launch()
-    attend_rows[(kv_heads, blocks)](
+    launch(
+        attend_rows,
+        (kv_heads, blocks),
         qkv,
         *planes,
         tables.block_tables,
@@ -146,14 +148,12 @@ def ragged(
         WINDOW=geometry.window or 0,
         SOFTCAP=geometry.softcap or 0.0,
         LSE=lse is not None,
-        PDL=dependent,
-        num_warps=picked.warps,
-        launch_pdl=dependent,
+        warps=picked.warps,
     )
     return out
 
 
-@triton.jit(do_not_specialize=["rows", "table_stride"], do_not_specialize_on_alignment=_INTEGERS)
+@triton.jit(do_not_specialize=["rows", "table_stride"], do_not_specialize_on_alignment=_STORED)
 def store_heads(
     qkv, q_norm, k_norm, rotary, k_plane, v_plane, block_tables, lengths, starts, depths, writes,
     eps, rows, table_stride, page_stride, token_stride, head_stride,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from triton import cdiv, next_power_of_2
 
+from rtp_kernels.gpu.launch import enqueue
 from rtp_kernels.sampling.drafts import accept, expand
 from rtp_kernels.sampling.ranking import rank
 from rtp_kernels.sampling.search import search
@@ -163,7 +164,7 @@ def verify(
     tree = parents is not None
     above = drafts if parents is None else parents
     if total:
-        expand[(total,)](
+        enqueue(expand, (total,),
             rows.slot, rows.position, drafts, above, row_slots, row_positions, history,
             DRAFTS=number, TREE=tree, num_warps=1,
         )  # fmt: skip
@@ -176,7 +177,7 @@ def verify(
     counts = torch.empty(sequences, dtype=torch.int32, device=logits.device)
     usable = torch.empty(sequences, dtype=torch.int8, device=logits.device)
     if total:
-        accept[(sequences,)](
+        enqueue(accept, (sequences,),
             rows.slot, drafts, above, drawn.token_ids, drawn.usable, paths[0], counts, usable,
             paths[1], DRAFTS=number, BLOCK=next_power_of_2(max(number, 1)), TREE=tree, num_warps=1,
         )  # fmt: skip
@@ -188,7 +189,7 @@ def verify(
 def commit(slots: SamplerSlots, slot: torch.Tensor, token_ids: torch.Tensor) -> None:
     """Counts tokens that were drawn for good: int32 [sequences, n], -1 for none; slot int32."""
     if token_ids.numel() and slots.counts_stride:
-        count_drawn[(token_ids.shape[0],)](
+        enqueue(count_drawn, (token_ids.shape[0],),
             slot, token_ids, slots.records, slots.counts, slots.counts_stride,
             LENGTH=token_ids.shape[1], num_warps=1,
         )  # fmt: skip
@@ -223,7 +224,7 @@ def _draw(
     tiles = _Tiles(count, vocab, logits.device, listed=truncated)
     inputs = _inputs(logits, slots, rows)
     shape = _shape(tiles, slots, rows)
-    survey[(tiles.number, count)](
+    enqueue(survey, (tiles.number, count),
         *inputs, tiles.best, tiles.best_id, tiles.raw_best, tiles.mass, tiles.group_best, vocab,
         **shape, GROUP=tiles.group, RANDOM=rows.any_random, TRUNCATED=truncated, RAW=False,
         **_EXACT,
@@ -232,7 +233,7 @@ def _draw(
         _list(inputs, shape, slots, tiles, count, wanted=0)
     commits = rows.commits and rows.any_processed
     larger = {**shape, "TILE": SEARCH_TILE[rows.any_processed]}
-    finish[(count,)](
+    enqueue(finish, (count,),
         rows.slot, rows.position, slots.records, slots.counts, slots.counts_stride, tiles.best,
         tiles.best_id, tiles.raw_best, tiles.mass, tiles.found, tiles.kept, tiles.kept_id,
         token_ids, usable, tiles.number, TILES=tiles.padded, TRUNCATED=truncated,
@@ -240,7 +241,7 @@ def _draw(
         **_EXACT,
     )  # fmt: skip
     if truncated:
-        search[(count,)](
+        enqueue(search, (count,),
             *inputs, tiles.best, tiles.mass, tiles.floors, token_ids, tiles.number, vocab,
             **larger, TILES=tiles.padded, COMMITS=commits, num_warps=16,
             **_EXACT,
@@ -260,14 +261,14 @@ def _logprobs(
         tiles = _Tiles(count, slots.vocab_size, logits.device, listed=wanted > 0)
         inputs = _inputs(logits, slots, rows)
         shape = {**_shape(tiles, slots, rows), "PROCESSED": False, "HISTORY": 0}
-        survey[(tiles.number, count)](
+        enqueue(survey, (tiles.number, count),
             *inputs, tiles.best, tiles.best_id, tiles.raw_best, tiles.mass, tiles.group_best,
             slots.vocab_size, **shape, GROUP=tiles.group, RANDOM=False, TRUNCATED=False, RAW=True,
             **_EXACT,
         )  # fmt: skip
         if wanted:
             _list(inputs, shape, slots, tiles, count, wanted=wanted)
-        rank[(count,)](
+        enqueue(rank, (count,),
             logits, logits.stride(0), rows.slot, tiles.best, tiles.mass, tiles.found, tiles.kept,
             tiles.kept_id, token_ids, chosen, top_ids, top_values, tiles.number, slots.vocab_size,
             TILE=tiles.size, TILES=tiles.padded, ROOM=ROOM, WANTED=wanted, num_warps=8,
@@ -285,14 +286,14 @@ def _list(
     wanted: int,
 ) -> None:
     """Lists what may be drawn of each row, or at least its `wanted` largest logits."""
-    bound[(count,)](
+    enqueue(bound, (count,),
         inputs[2], slots.records, tiles.best, tiles.mass, tiles.group_best, tiles.floors,
         tiles.found, tiles.number, TILES=tiles.padded,
         GROUPS=next_power_of_2(tiles.number * tiles.each), EACH=tiles.each, WANTED=wanted,
         num_warps=8,
     )  # fmt: skip
     span = 1 if count < FEW_ROWS else SPAN
-    gather[(cdiv(tiles.number, span), count)](
+    enqueue(gather, (cdiv(tiles.number, span), count),
         *inputs, tiles.best, tiles.floors, tiles.found, tiles.kept, tiles.kept_id, tiles.number,
         slots.vocab_size, **shape, SPAN=span, RAW=wanted > 0, ROOM=ROOM, num_warps=8,
         **_EXACT,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from rtp_kernels.gpu.launch import enqueue
 from rtp_kernels.sampling.record import (
     NO_TOKEN,
     WORDS,
@@ -49,15 +50,20 @@ class SamplerSlots:
     @property
     def counts_stride(self) -> int:
         """Counts a slot, a multiple of 16; 0 before there are any."""
-        return -(-self.vocab_size // 16) * 16 if self._counting else 0
+        return self._whole_stride if self._counting else 0
+
+    @property
+    def _whole_stride(self) -> int:
+        return -(-self.vocab_size // 16) * 16
 
     def reserve(self, *, specials: int = 0, counting: bool = False) -> None:
         """Room for `specials` biased and stop tokens a sequence, and for penalties."""
         if specials > self.capacity:
             self._widen(specials)
         if counting and not self._counting:
+            # Memory first: without it everything stays as it was.
+            self.counts = self._table(self._whole_stride, torch.int16)
             self._counting = True
-            self.counts = self._table(self.counts_stride, torch.int16)
             self.generation += 1
 
     def put(self, entries: Sequence[SlotEntry]) -> None:
@@ -73,7 +79,9 @@ class SamplerSlots:
             specials=max(map(len, specials)), counting=any(entry.penalised for entry in entries)
         )
         transfer = self._transfer(_packed(entries, specials, self.vocab_size))
-        install[(len(entries),)](
+        enqueue(
+            install,
+            (len(entries),),
             transfer,
             self.records,
             self.counts,
@@ -93,12 +101,11 @@ class SamplerSlots:
         return torch.zeros(self.num_slots, width, dtype=dtype, device=self.device)
 
     def _widen(self, specials: int) -> None:
-        held = self.capacity
-        self.capacity = 1 << (specials - 1).bit_length()
-        ids, bias = self._table(self.capacity), self._table(self.capacity, torch.float32)
+        held, capacity = self.capacity, 1 << (specials - 1).bit_length()
+        ids, bias = self._table(capacity), self._table(capacity, torch.float32)
         ids[:, :held] = self.special_ids
         bias[:, :held] = self.special_bias
-        self.special_ids, self.special_bias = ids, bias
+        self.special_ids, self.special_bias, self.capacity = ids, bias, capacity
         self.generation += 1
 
     def _check(self, slots: Sequence[int]) -> None:

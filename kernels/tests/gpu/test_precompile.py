@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
+import shutil
+from types import SimpleNamespace
+
 import pytest
+from triton import knobs
 
 from rtp_kernels.gpu import precompile
-from rtp_kernels.gpu.precompile import Recorded, compile_all
+from rtp_kernels.gpu.precompile import Recorded, compile_all, known, remember
 
 
 class Worker:
@@ -26,7 +32,6 @@ def workers(monkeypatch):
         return Worker(status.get(len(shares) - 1, 0))
 
     monkeypatch.setattr(precompile, "_start", start)
-    monkeypatch.setattr(precompile, "_digest", lambda recorded: str(len(recorded)))
     return shares, status
 
 
@@ -34,39 +39,73 @@ def kernels(number):
     return [Recorded("module", f"kernel{n}", "source", "{}") for n in range(number)]
 
 
-def test_each_kernel_is_compiled_once_by_somebody(workers, tmp_path):
+def test_each_kernel_is_compiled_once_by_somebody(workers):
     shares, _ = workers
-    assert compile_all(kernels(20) * 2, 3, tmp_path) == 20
+    assert compile_all(kernels(20) * 2, 3)
     assert sorted(one for share in shares for one in share) == sorted(kernels(20))
     assert len(shares) == 3
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_a_few_kernels_are_no_reason_for_many_processes(workers, tmp_path):
+def test_a_few_kernels_are_no_reason_for_many_processes(workers):
     shares, _ = workers
-    compile_all(kernels(5), 16, tmp_path)
+    compile_all(kernels(5), 16)
     assert len(shares) == 1
 
 
-def test_what_was_done_is_not_done_again(workers, tmp_path):
-    shares, _ = workers
-    folder = tmp_path / "new"
-    compile_all(kernels(8), 2, folder)
-    shares.clear()
-    assert compile_all(kernels(8), 2, folder) == 0
-    assert shares == []
-    assert compile_all(kernels(9), 2, folder) == 9
-
-
-def test_a_worker_that_fails_is_tried_again_at_the_next_start(workers, tmp_path):
+def test_a_worker_that_fails_is_told_and_all_are_waited_for(workers):
     shares, status = workers
-    status[1] = 1
-    assert compile_all(kernels(8), 2, tmp_path) == 8
-    shares.clear()
-    assert compile_all(kernels(8), 2, tmp_path) == 8
+    status[0] = 1
+    assert not compile_all(kernels(8), 2)
+    assert len(shares) == 2
 
 
-def test_nothing_to_compile_starts_nobody(workers, tmp_path):
+def test_nothing_to_compile_starts_nobody(workers):
     shares, _ = workers
-    assert compile_all([], 4, tmp_path) == 0
+    assert compile_all([], 4)
     assert shares == []
+
+
+def test_what_was_compiled_is_remembered_with_all_it_depends_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(precompile, "_device", lambda: "a card")
+    monkeypatch.setattr(knobs.cache, "dir", str(tmp_path / "cache"))
+    assert not known("model")
+    remember("model")
+    assert known("model")
+    assert not known("another model")
+    monkeypatch.setattr(precompile, "_device", lambda: "another card")
+    assert not known("model")
+    monkeypatch.setattr(precompile, "_device", lambda: "a card")
+    monkeypatch.setattr(precompile, "_sources", lambda: "other kernels")
+    assert not known("model")
+
+
+def test_an_emptied_cache_forgets(tmp_path, monkeypatch):
+    monkeypatch.setattr(precompile, "_device", lambda: "a card")
+    monkeypatch.setattr(knobs.cache, "dir", str(tmp_path / "cache"))
+    remember("model")
+    shutil.rmtree(tmp_path / "cache")
+    assert not known("model")
+
+
+def test_a_worker_compiles_kernels_and_what_launches_them(monkeypatch):
+    """Both end in the cache on disk; neither touches the device."""
+    made = []
+
+    class Driver:
+        @staticmethod
+        def launcher_cls(source, metadata):
+            made.append((source, metadata))
+
+    class Kernel:
+        def preload(self, specialization):
+            return SimpleNamespace(src=specialization, metadata="metadata")
+
+    work_of = [("module", "first", "source", "a"), ("module", "second", "source", "b")]
+    kernels = SimpleNamespace(first=Kernel(), second=Kernel())
+    monkeypatch.setattr(precompile, "import_module", lambda name: kernels)
+    monkeypatch.setattr(precompile.driver, "_active", Driver())
+    standard_input = SimpleNamespace(buffer=io.BytesIO(json.dumps(work_of).encode()))
+    monkeypatch.setattr(precompile.sys, "stdin", standard_input)
+    precompile.work()
+    assert made == [("a", "metadata"), ("b", "metadata")]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol
 
 import torch
+
+from rtp_core.execution.faults import free_memory, lost_device
+
+log = logging.getLogger("rtp.engine")
 
 
 class Span(Protocol):
@@ -43,12 +47,30 @@ class Accelerator(Protocol):
         """A piece of work that begins behind everything queued so far."""
         ...
 
-    def prepare(self, run: Callable[[], object]) -> int:
-        """Compile what `run` needs, side by side; how many kernels. Its results mean nothing."""
+    def lost(self) -> str | None:
+        """Why no work can be done any more; None if it can. Waits for all that is queued."""
+        ...
+
+    def free(self) -> None:
+        """Give back memory that is kept for later."""
+        ...
+
+    def prepare(self, run: Callable[[], object], key: str) -> int:
+        """Compile what `run` needs, side by side; how many kernels. Its results mean nothing.
+
+        Nothing is done if it was done before for `key`, which names all that `run` depends on.
+        """
         ...
 
     def capture(self, run: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
-        """Record what `run` queues; what replays it, and the tensor it fills."""
+        """Record what `run` queues; what replays it, and the tensor it fills.
+
+        What has run before is only recorded.
+        """
+        ...
+
+    def free_bytes(self) -> int:
+        """Memory of the device that nothing has taken."""
         ...
 
 
@@ -70,18 +92,15 @@ class CudaSpan:
 
 
 class CudaAccelerator:
-    """One GPU; graphs share a memory pool.
-
-    Up to `processes` compile kernels; `remembered` is where it is kept that they did.
-    """
+    """One GPU; graphs share a memory pool. Up to `processes` compile kernels."""
 
     most_in_flight = 2
 
-    def __init__(self, device: str, processes: int, remembered: Path) -> None:
+    def __init__(self, device: str, processes: int) -> None:
         self.device = device
         self._processes = processes
-        self._remembered = remembered
         self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()
 
     def host_buffer(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """Page-locked."""
@@ -91,22 +110,68 @@ class CudaAccelerator:
         """On the current stream."""
         return CudaSpan()
 
-    def prepare(self, run: Callable[[], object]) -> int:
-        """A dry run, then worker processes."""
-        from rtp_kernels.gpu.precompile import compile_all, dry_run
+    def lost(self) -> str | None:
+        """What every call reports from now on."""
+        return lost_device(self.device)
 
+    def free(self) -> None:
+        """Torch's cache."""
+        free_memory(self.device)
+
+    def prepare(self, run: Callable[[], object], key: str) -> int:
+        """A dry run, then worker processes."""
+        from rtp_kernels.gpu.precompile import compile_all, dry_run, known, remember
+
+        if known(key):
+            return 0
         with dry_run() as recorded:
             run()
         torch.cuda.synchronize()
-        return compile_all(recorded, self._processes, self._remembered)
+        if compile_all(recorded, self._processes):
+            remember(key)
+        return len(set(recorded))
 
     def capture(self, run: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
-        """A CUDA graph. `run` must have run once before, so that its kernels are compiled."""
+        """A CUDA graph. Kernels cannot be loaded while one is recorded: `run` runs before if it
+        turns out to have some that were never launched."""
+        from rtp_kernels.gpu.precompile import missing
+
+        with missing() as late:
+            graph, out = self._record(run)
+        if late:
+            log.info("kernels_loaded_late count=%d", len(set(late)))
+            graph.reset()
+            run()
+            graph, out = self._record(run)
+        return graph.replay, _unowned(out)
+
+    def free_bytes(self) -> int:
+        """As the driver has it, once the queue is empty."""
         torch.cuda.synchronize()
+        return torch.cuda.mem_get_info()[0]
+
+    def _record(self, run: Callable[[], torch.Tensor]) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
+        """Without the empty caches that `torch.cuda.graph` wants each time."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            out = run()
-        return graph.replay, out
+        torch.cuda.synchronize()
+        with torch.cuda.stream(self._stream):
+            graph.capture_begin(pool=self._pool)
+            try:
+                out = run()
+            finally:
+                graph.capture_end()
+        return graph, out
+
+
+def _unowned(tensor: torch.Tensor) -> torch.Tensor:
+    """The same memory, which a later capture in the pool may use too: what a program fills is
+    read before the next program runs, so all of them can fill one place."""
+    storage = tensor.untyped_storage()
+    borrowed = torch._C._construct_storage_from_data_pointer(  # pyright: ignore
+        storage.data_ptr(), tensor.device, storage.nbytes()
+    )
+    alias = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return alias.set_(borrowed, tensor.storage_offset(), tensor.shape, tensor.stride())
 
 
 class HostSpan:
@@ -140,12 +205,23 @@ class HostAccelerator:
         """Timed by the host."""
         return HostSpan()
 
-    def prepare(self, run: Callable[[], object]) -> int:
+    def lost(self) -> str | None:
+        """Never."""
+        return None
+
+    def free(self) -> None:
+        """Nothing is kept."""
+
+    def prepare(self, run: Callable[[], object], key: str) -> int:
         """Nothing is compiled."""
-        del run
+        del run, key
         return 0
 
     def capture(self, run: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
         """Replaying runs it again, into the same tensor."""
         out = run()
         return lambda: (out.copy_(run()), None)[1], out
+
+    def free_bytes(self) -> int:
+        """Programs of the host take no memory of their own."""
+        return 0

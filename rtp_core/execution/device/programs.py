@@ -74,17 +74,20 @@ class Programs:
             self._decode(*shape)
 
     def capture(self) -> float:
-        """Record decoding for every size and context; seconds it took. Largest first, as their
-        memory serves the smaller ones."""
-        began = time.perf_counter()
+        """Record decoding for every size and context; seconds it took.
+
+        Largest first, as their memory serves the smaller ones. Quick after `rehearse` in the
+        same process, which loads the kernels.
+        """
+        began, free = time.perf_counter(), self._accelerator.free_bytes()
         shapes = self._shapes()
         for shape in shapes:
-            self._decode(*shape)  # loads its kernels, which a capture cannot
             replay, logits = self._accelerator.capture(lambda shape=shape: self._decode(*shape))
             self._captured[shape] = Captured(replay, logits)
         self._sizes = _ladder(self._limits.max_rows)
         seconds = time.perf_counter() - began
-        log.info("programs_captured count=%d seconds=%.2f", len(shapes), seconds)
+        taken = free - self._accelerator.free_bytes()
+        log.info("programs_captured count=%d seconds=%.2f bytes=%d", len(shapes), seconds, taken)
         return seconds
 
     def _shapes(self) -> list[tuple[int, int, int]]:
@@ -134,8 +137,8 @@ class Programs:
             ids = torch.cat((known, ids[num_single:]))
         single = self._single(num_single, 1, shape.context) if num_single else None
         step = DeviceStep(single, self._several(shape))
-        hidden = self._model.forward(ids, self.attention, step).hidden
-        return self._model.logits(hidden[frame.picks[:num_picks]])
+        wanted = frame.picks[:num_picks]
+        return self._model.logits(self._model.forward(ids, self.attention, step, (), wanted).hidden)
 
     def _single(self, num_rows: int, new_tokens: int, context: int) -> Rows:
         return Rows(

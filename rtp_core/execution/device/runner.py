@@ -6,15 +6,18 @@ device, and what the host must know of them is read one step later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 import torch
 
 from rtp_core.api import KVMemory, PlanRow, RowResult, SequenceStart, StepPlan, StepResult
-from rtp_core.execution.device.accelerator import Accelerator
+from rtp_core.errors import DeviceLostError
+from rtp_core.execution.device.accelerator import Accelerator, Span
 from rtp_core.execution.device.frame import Frame, StepShape, in_order
 from rtp_core.execution.device.programs import Programs
+from rtp_core.execution.faults import explained
 from rtp_core.execution.step_runner import Pending
 
 
@@ -78,22 +81,17 @@ class DeviceRunner:
 
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> Pending:
-        """Queue a step."""
-        self._apply_deltas(plan)
-        rows = in_order(plan)
-        self._sampler.prepare(rows)
-        shape = self._frames.send(rows, self._programs.padded_rows)
-        span = self._accelerator.begin()
-        try:
-            drawn = self._draw(shape, [row for row in rows if row.samples])
-        except Exception:
-            self._programs.attention.reset()
-            raise
-        span.end()
+        """Queue a step. Raises what the step does, and as `execution.faults` has it.
+
+        After an error the device is idle, and the next step finds everything in order.
+        """
+        with self._explaining():
+            span, drawn = self._queue(plan)
 
         def finish() -> StepResult:
-            seconds = span.wait()
-            results, errors = drawn.read() if drawn is not None else ([], {})
+            with self._explaining():
+                seconds = span.wait()
+                results, errors = drawn.read() if drawn is not None else ([], {})
             by_id = {result.sequence_id: result for result in results}
             ordered = tuple(
                 by_id.get(row.sequence_id) or RowResult(row.sequence_id, ()) for row in plan.rows
@@ -101,6 +99,28 @@ class DeviceRunner:
             return StepResult(plan.step_id, ordered, seconds, errors, seconds)
 
         return finish
+
+    def _queue(self, plan: StepPlan) -> tuple[Span, Drawn | None]:
+        self._apply_deltas(plan)
+        rows = in_order(plan)
+        self._sampler.prepare(rows)
+        shape = self._frames.send(rows, self._programs.padded_rows)
+        span = self._accelerator.begin()
+        drawn = self._draw(shape, [row for row in rows if row.samples])
+        span.end()
+        return span, drawn
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            told = explained(error, self._accelerator.lost, self._accelerator.free)
+            if not isinstance(told, DeviceLostError):
+                self._programs.attention.reset()
+            if told is error:
+                raise
+            raise told from error
 
     def _apply_deltas(self, plan: StepPlan) -> None:
         for sequence_id in plan.released:

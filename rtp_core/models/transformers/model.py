@@ -37,6 +37,7 @@ class TransformersModel:
         attention: BoundAttention,
         plan: AttentionPlan,
         capture_layers: Sequence[int] = (),
+        wanted: torch.Tensor | None = None,
     ) -> ForwardOutput:
         """See `api.CausalModel`."""
         with answering(Paged(attention, plan)):
@@ -48,7 +49,8 @@ class TransformersModel:
                 **({"output_hidden_states": True} if capture_layers else {}),
             )
         captured = {layer: done.hidden_states[layer][0] for layer in capture_layers}
-        return ForwardOutput(done.last_hidden_state[0], captured)
+        hidden = done.last_hidden_state[0]
+        return ForwardOutput(hidden if wanted is None else hidden[wanted], captured)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, hidden_size] -> float32 [rows, vocab_size]."""

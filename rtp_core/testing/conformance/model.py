@@ -191,6 +191,23 @@ def states_are_captured_when_asked(make: Make, model_config: Config = LLAMA_CONF
     )
 
 
+def wanted_tokens_alone_are_given(make: Make, model_config: Config = LLAMA_CONFIG) -> None:
+    """Runners ask for the tokens whose logits they need."""
+    small = _Small(make, model_config)
+    ids = list(range(2, 23))
+    whole = small.forward(ids, 0)
+    for picks in ((20, 3, 3), ()):
+        wanted = torch.tensor(picks, dtype=torch.int64)
+        got = small.run(ids, 0, wanted=wanted).hidden
+        same = got.shape == whole[wanted].shape and torch.allclose(got, whole[wanted], atol=1e-5)
+        require(
+            same,
+            f"hidden of wanted={picks} equals those rows of all, within 1e-5",
+            f"{tuple(got.shape)}, other values" if len(got) else str(tuple(got.shape)),
+            "take the rows in the order of `wanted`, at the last layer or after it",
+        )
+
+
 CHECKS: tuple[Check, ...] = (
     has_members(ModelFamily),
     the_spec_describes_the_configuration,
@@ -201,6 +218,7 @@ CHECKS: tuple[Check, ...] = (
     the_model_answers_in_shape,
     chunks_equal_the_whole,
     states_are_captured_when_asked,
+    wanted_tokens_alone_are_given,
 )
 
 
@@ -220,11 +238,17 @@ class _Small:
         memory = PlaneStore().open(groups, [NUM_BLOCKS] * len(groups), BLOCK, "cpu")
         self._attention = TorchAttention("cpu").bind(self.spec, memory, BLOCK)
 
-    def run(self, ids: list[int], start: int, capture: tuple[int, ...] = ()) -> Any:
+    def run(
+        self,
+        ids: list[int],
+        start: int,
+        capture: tuple[int, ...] = (),
+        wanted: torch.Tensor | None = None,
+    ) -> Any:
         blocks = tuple(list(range(NUM_BLOCKS)) for _ in self.spec.kv_groups)
         plan = self._attention.plan([PlanRow("a", ids, start, 0, True, blocks)])
         with torch.inference_mode():
-            return self.model.forward(torch.tensor(ids), self._attention, plan, capture)
+            return self.model.forward(torch.tensor(ids), self._attention, plan, capture, wanted)
 
     def forward(self, ids: list[int], start: int) -> torch.Tensor:
         return self.run(ids, start).hidden

@@ -144,6 +144,7 @@ class SuccessorModel:
         attention: BoundAttention,
         plan: AttentionPlan,
         capture_layers: Sequence[int] = (),
+        wanted: torch.Tensor | None = None,
     ) -> ForwardOutput:
         """float32 whatever the dtype, so that every id is exact."""
         import torch
@@ -151,7 +152,8 @@ class SuccessorModel:
         del attention, plan
         hidden = torch.zeros(len(token_ids), self._hidden_size, device=token_ids.device)
         hidden[:, 0] = token_ids.float()
-        return ForwardOutput(hidden, dict.fromkeys(capture_layers, hidden))
+        captured = dict.fromkeys(capture_layers, hidden)
+        return ForwardOutput(hidden if wanted is None else hidden[wanted], captured)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, vocab_size]: ten for the successor, zero for the rest."""

@@ -31,6 +31,7 @@ APPLICABLE = (
     conformance.the_model_answers_in_shape,
     conformance.chunks_equal_the_whole,
     conformance.states_are_captured_when_asked,
+    conformance.wanted_tokens_alone_are_given,
 )
 
 
