@@ -29,7 +29,10 @@ from rtp_core.engine.contract import ModelInfo
 from rtp_core.engine.core import EngineCore, EngineParts
 from rtp_core.engine.cores import usable_cores
 from rtp_core.engine.cpu_weights import can_keep_codes
+from rtp_core.engine.device_memory import enough_memory
+from rtp_core.engine.devices import open_early, pick_device
 from rtp_core.engine.explain import explain_prepared
+from rtp_core.engine.grammar_desk import GrammarDesk
 from rtp_core.engine.model_facts import sampling_defaults, stop_token_ids
 from rtp_core.engine.prepare import Prepared, prepare
 from rtp_core.engine.reading import Reading
@@ -45,6 +48,9 @@ from rtp_core.plugins.host import PluginHost
 from rtp_core.scheduling.scheduler import Scheduler
 from rtp_core.speculation.controller import SpeculationController
 from rtp_core.text.gguf_tokenizer import WRITER_VERSION, write_tokenizer
+from rtp_core.text.structured.grammars import Grammars
+from rtp_core.text.structured.masks import GrammarMasks
+from rtp_core.text.tokenizer import Tokenizer
 from rtp_kernels.pack import pack_for_few_rows
 from rtp_kernels.registry import resolver
 
@@ -56,7 +62,12 @@ Progress = Callable[[int, int], None]
 def build_engine(config: EngineConfig, progress: Progress | None = None) -> EngineCore:
     """Config in, running engine out. Errors appear here, before the first request."""
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
-    watch = Stopwatch()
+    with enough_memory():
+        return _build_engine(config, progress, Stopwatch())
+
+
+def _build_engine(config: EngineConfig, progress: Progress | None, watch: Stopwatch) -> EngineCore:
+    open_early(pick_device(config.model.device))
     prepared = prepare(config, watch=watch)
     host, context, spec = prepared.host, prepared.context, prepared.spec
     limits = context.limits
@@ -71,7 +82,9 @@ def build_engine(config: EngineConfig, progress: Progress | None = None) -> Engi
     watch.lap("tokenizer")
     model, load = _load_model(prepared, loader, backend, progress, watch)
     eos = frozenset(info.eos_token_ids)
-    runner, memory = open_runner(prepared, model, backend, eos, watch)
+    grammars = _grammars(info)
+    masks = GrammarMasks(grammars, spec.vocab_size, eos)
+    runner, memory = open_runner(prepared, model, backend, eos, masks, watch)
     cache = _cache(prepared, memory)
     watch.lap("cache")
     plugin_errors: Counter[str] = Counter()
@@ -91,6 +104,7 @@ def build_engine(config: EngineConfig, progress: Progress | None = None) -> Engi
             load=load,
             explain=lambda: explain_prepared(prepared),
             plugin_errors=plugin_errors,
+            grammars=GrammarDesk(grammars, masks.counts),
         )
     )
 
@@ -215,6 +229,11 @@ def _cache(prepared: Prepared, memory: KVMemory) -> KVCache:
             prepared.context.limits.max_num_batched_tokens,
         ),
     )
+
+
+def _grammars(info: ModelInfo) -> Grammars:
+    directory = Path(info.tokenizer_dir)
+    return Grammars(lambda: Tokenizer.load(directory), info.vocab_size, info.eos_token_ids)
 
 
 def _model_info(prepared: Prepared) -> ModelInfo:

@@ -12,7 +12,7 @@ from rtp_core.server.chat_answer import ChatRenderer, Manner
 from rtp_core.server.exchange import Call
 from rtp_core.server.prompts import ChatOptions
 from rtp_core.server.rendering import Telling
-from rtp_core.server.requests import engine_request, kept
+from rtp_core.server.requests import check_structured, engine_request, kept
 from rtp_core.server.sampling import within_context
 from rtp_core.server.schema.chat import ChatBody
 from rtp_core.server.service import Service
@@ -63,6 +63,7 @@ class ChatPlan:
         ids = await self.prompt(service)
         sampling = self.constrained(ids, service.room.tokenizer)
         sampling = within_context(sampling, len(ids), service.info, "messages", None)
+        await check_structured(self.body, sampling, service)
         return [engine_request(self.body, call, ids, sampling)]
 
     def constrained(self, prompt: Sequence[int], tokenizer: Tokenizer) -> SamplingParams:

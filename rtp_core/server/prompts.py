@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -16,6 +15,7 @@ from rtp_core.engine.contract import ModelInfo
 from rtp_core.errors import RequestError
 from rtp_core.observe.timeline import process_started_s
 from rtp_core.server.answer_formats import AnswerFormats, load_formats
+from rtp_core.server.grammar_room import GrammarRoom
 from rtp_core.server.sampling import context_exceeded
 from rtp_core.server.schema.fields import INT32_MAX, MAX_PROMPTS
 from rtp_core.text.chat_template import ChatTemplate, encode_chat
@@ -54,6 +54,7 @@ class PromptRoom:
         self.formats = formats or AnswerFormats()
         self._template = template
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rtp-text")
+        self.grammars = GrammarRoom.of_model(tokenizer, info)
 
     @classmethod
     def load(cls, info: ModelInfo, config: EngineConfig, threads: int) -> Self:
@@ -108,10 +109,11 @@ class PromptRoom:
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self.grammars.close()
 
     async def _run(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, partial(function, *args, **kwargs))
+        return await loop.run_in_executor(self._pool, lambda: function(*args, **kwargs))
 
     def _check_size(self, num_chars: int, param: str) -> None:
         longest = self.info.max_model_len
