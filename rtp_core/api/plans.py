@@ -98,6 +98,7 @@ class RowResult(NamedTuple):
 
     Empty for a row that samples: nothing could be drawn yet, its last token is to be computed
     again. `complete`: the sequence's grammar lets nothing follow, so it ends here.
+    `prompt_logprobs`: of the prompt's tokens that follow the row's tokens, if they are wanted.
     """
 
     sequence_id: str
@@ -105,6 +106,7 @@ class RowResult(NamedTuple):
     num_accepted: int = 0
     logprobs: tuple[TokenLogprob, ...] | None = None
     complete: bool = False
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,6 +257,8 @@ def check_token_ids(request: Request, vocab_size: int) -> None:
         ("prompt", request.prompt_token_ids),
         ("stop_token_ids", sampling.stop_token_ids),
         ("structured_after", sampling.structured_after),
+        ("allowed_token_ids", sampling.allowed_token_ids),
+        ("bad_token_ids", [token for one in sampling.bad_token_ids for token in one]),
         ("logit_bias", sampling.logit_bias),
     )
     for name, ids in fields:

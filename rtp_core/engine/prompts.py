@@ -12,6 +12,7 @@ from typing import Any
 from rtp_core.api import Request, SamplingParams
 from rtp_core.engine.contract import ModelInfo
 from rtp_core.errors import RequestError
+from rtp_core.text.bad_words import with_bad_token_ids
 from rtp_core.text.chat_template import ChatTemplate, encode_chat
 from rtp_core.text.structured.grammars import Grammars
 from rtp_core.text.tokenizer import Tokenizer
@@ -53,6 +54,7 @@ class PromptReader:
     def _request(self, token_ids: Sequence[int], sampling: SamplingParams) -> Request:
         if sampling.structured is not None:
             self._grammars.matcher(sampling.structured)  # what cannot be compiled is refused here
+        sampling = with_bad_token_ids(sampling, self.tokenizer)
         return Request(
             request_id=f"llm-{next(self._numbers)}",
             prompt_token_ids=tuple(token_ids),

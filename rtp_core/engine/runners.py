@@ -22,6 +22,7 @@ from rtp_core.engine.services import Stopwatch
 from rtp_core.execution.device.accelerator import CudaAccelerator
 from rtp_core.execution.device.build import Placed, build_runner
 from rtp_core.execution.model_runner import ModelRunner
+from rtp_core.execution.prompt_scores import PromptScores
 from rtp_core.execution.step_runner import StepRunner
 from rtp_core.sampling.sampler import Sampler
 from rtp_core.text.structured.masks import GrammarMasks
@@ -58,7 +59,8 @@ def open_runner(
     if placed is None:
         sampler = Sampler(spec.vocab_size, eos, grammars=masks)
         watch.lap("kv-pool")
-        return ModelRunner(model, bound, memory, sampler, device), memory
+        scores = PromptScores(spec.vocab_size)
+        return ModelRunner(model, bound, memory, sampler, device, scores), memory
     runner, programs = build_runner(placed, bound, memory, eos, masks)
     watch.lap("kv-pool")
     if not prepared.config.model.enforce_eager:

@@ -120,11 +120,17 @@ class KVCache:
         tables = tuple([] for _ in self._pools)
         return SequenceBlocks(root, quality, media, tables, [0] * len(tables))
 
-    def lookup(self, blocks: SequenceBlocks, token_ids: Sequence[int]) -> Match:
-        """Longest prefix all groups hold, leaving at least the last token to compute."""
-        if not self.prefix_caching:
+    def lookup(
+        self, blocks: SequenceBlocks, token_ids: Sequence[int], *, reuse: bool = True
+    ) -> Match:
+        """Longest prefix all groups hold, leaving at least the last token to compute.
+
+        Without `reuse` it is empty: everything is to be computed.
+        """
+        if self.prefix_caching:
+            self._tree.extend(blocks.chain, blocks.root, token_ids, blocks.media)
+        if not (self.prefix_caching and reuse):
             return Match(0, tuple(() for _ in self._pools))
-        self._tree.extend(blocks.chain, blocks.root, token_ids, blocks.media)
         most = (len(token_ids) - 1) // self.block_size
         return longest_match(self._pools, blocks.chain[:most], blocks.quality)
 

@@ -133,8 +133,8 @@ class Planner:
         admitted: list[str] = []
         now = self._clock.now_s()
         for sequence in self._waiting.in_order(now, self._cached_tokens):
-            match = self._cache.lookup(sequence.blocks, sequence.token_ids)
-            if self._batch.should_wait(sequence, match):
+            match = self._match(sequence)
+            if not sequence.scores_prompt and self._batch.should_wait(sequence, match):
                 continue
             if not self._fits(match, sequence) or not self._may_start(match, sequence, budget):
                 break
@@ -176,8 +176,13 @@ class Planner:
             self.counters.prefix_queries += sequence.num_prompt
             self.counters.prefix_hits += sequence.num_computed
 
+    def _match(self, sequence: Sequence) -> Match:
+        """What is cached; nothing of a prompt whose tokens are to be scored, which takes logits."""
+        reuse = not sequence.scores_prompt
+        return self._cache.lookup(sequence.blocks, sequence.token_ids, reuse=reuse)
+
     def _cached_tokens(self, sequence: Sequence) -> int:
-        match = self._cache.lookup(sequence.blocks, sequence.token_ids)
+        match = self._match(sequence)
         return match.num_blocks * self._cache.block_size
 
 

@@ -89,6 +89,7 @@ class ChatRenderer:
             **self.telling.head("chat.completion"),
             "choices": [self._choice(outcome) for outcome in outcomes],
             "usage": self.telling.account.usage(),
+            **self.telling.prompt_logprobs(outcomes),
         }
         if self.telling.wants_token_ids:
             answer["prompt_token_ids"] = self.telling.requests[0].prompt_token_ids

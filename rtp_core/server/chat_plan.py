@@ -64,7 +64,7 @@ class ChatPlan:
         sampling = self.constrained(ids, service.room.tokenizer)
         sampling = within_context(sampling, len(ids), service.info, "messages", None)
         await check_structured(self.body, sampling, service)
-        return [engine_request(self.body, call, ids, sampling)]
+        return [engine_request(self.body, call, ids, sampling, service.room.tokenizer)]
 
     def constrained(self, prompt: Sequence[int], tokenizer: Tokenizer) -> SamplingParams:
         """The sampling with what calls demand; a constraint waits for the end of thinking."""

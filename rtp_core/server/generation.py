@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from rtp_core.api import FinishReason, Request, TokenEvent
+from rtp_core.api import FinishReason, Request, TokenEvent, TokenLogprob
 from rtp_core.engine.contract import AsyncBackend
 from rtp_core.errors import RequestError, RtpError
 from rtp_core.server.accounting import Account
@@ -33,6 +33,7 @@ class Piece:
 
     choice: int
     delta: TextDelta
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Generation:
@@ -142,7 +143,8 @@ class Generation:
                 if not begun:
                     begun = True
                     self.account.started(request, event.num_cached_tokens)
-                await self._hand_over(Piece(first + event.choice, delta), event)
+                piece = Piece(first + event.choice, delta, event.prompt_logprobs)
+                await self._hand_over(piece, event)
                 if delta.finish_reason is None:
                     continue
                 del assemblers[event.choice]

@@ -7,7 +7,7 @@ from functools import partial
 from rtp_core.server.anthropic.errors import MESSAGES_SHAPE
 from rtp_core.server.anthropic.plan import count_tokens, messages
 from rtp_core.server.operation import Operation
-from rtp_core.server.responses.plan import responses, stored_response
+from rtp_core.server.responses.endpoints import responses, stored_response
 from rtp_core.server.schema.anthropic import MESSAGES_IGNORED, CountTokensBody, MessagesBody
 from rtp_core.server.schema.responses import ResponsesBody
 from rtp_core.server.service import Service

@@ -9,6 +9,7 @@ from typing import Any
 
 from rtp_core.api import Request
 from rtp_core.server.accounting import Account
+from rtp_core.server.plan import Outcome
 from rtp_core.server.schema.fields import GenerationBody
 from rtp_core.server.token_names import TokenNames
 from rtp_core.text.tokenizer import Tokenizer
@@ -45,6 +46,14 @@ class Telling:
     def wants_token_ids(self) -> bool:
         """True when ids are to be returned beside the text."""
         return bool(self.body.return_token_ids)
+
+    def prompt_logprobs(self, outcomes: Sequence[Outcome], prompt: int = 0) -> dict[str, Any]:
+        """The field of this name, if it was asked for."""
+        most = self.body.prompt_logprobs
+        if most is None:
+            return {}
+        found = outcomes[prompt * self.requests[0].sampling.n].prompt_logprobs
+        return {"prompt_logprobs": self.names.prompt_entries(found, most)}
 
     @property
     def wants_logprobs(self) -> bool:

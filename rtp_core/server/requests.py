@@ -10,6 +10,8 @@ from rtp_core.server.exchange import Call
 from rtp_core.server.schema.fields import GenerationBody
 from rtp_core.server.service import Service
 from rtp_core.server.structured import named
+from rtp_core.text.bad_words import with_bad_token_ids
+from rtp_core.text.tokenizer import Tokenizer
 
 
 def kept(token_ids: Sequence[int], body: GenerationBody) -> Sequence[int]:
@@ -19,13 +21,17 @@ def kept(token_ids: Sequence[int], body: GenerationBody) -> Sequence[int]:
 
 
 def engine_request(
-    body: GenerationBody, call: Call, token_ids: Sequence[int], sampling: SamplingParams
+    body: GenerationBody,
+    call: Call,
+    token_ids: Sequence[int],
+    sampling: SamplingParams,
+    tokenizer: Tokenizer,
 ) -> Request:
     """Ids in the engine are unique whatever clients send, so that none can block another's."""
     return Request(
         request_id=f"{call.request_id}.{uuid.uuid4().hex[:12]}",
         prompt_token_ids=tuple(token_ids),
-        sampling=sampling,
+        sampling=with_bad_token_ids(sampling, tokenizer),
         arrival_time_s=call.arrival_s,
         priority=body.priority or 0,
         tenant=call.tenant,

@@ -10,6 +10,7 @@ from rtp_core.execution.device.accelerator import HostAccelerator
 from rtp_core.execution.device.build import Placed, build_programs
 from rtp_core.execution.device.runner import DeviceRunner, Drawn
 from rtp_core.execution.device.triton_attention import BoundTritonAttention
+from rtp_core.execution.prompt_scores import PromptScores
 from rtp_core.sampling.sampler import Sampler
 from rtp_core.text.structured.masks import GrammarMasks
 
@@ -59,7 +60,8 @@ def on_a_device(engine, config, *, most_in_flight=2, capture=True, accelerator=N
     if capture:
         with torch.inference_mode():
             programs.capture()
-    engine._runner = DeviceRunner(programs, engine._memory, sampler, accelerator)
+    scores = PromptScores(spec.vocab_size)
+    engine._runner = DeviceRunner(programs, engine._memory, sampler, accelerator, scores)
     return engine
 
 

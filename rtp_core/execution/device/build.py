@@ -20,6 +20,7 @@ from rtp_core.execution.device.frame import FrameRing, Limits
 from rtp_core.execution.device.programs import Programs
 from rtp_core.execution.device.runner import DeviceRunner
 from rtp_core.execution.device.step import DeviceAttention
+from rtp_core.execution.prompt_scores import PromptScores
 from rtp_core.text.structured.masks import GrammarMasks
 from rtp_kernels.registry import resolve
 
@@ -81,7 +82,8 @@ def build_runner(
     sampler = SlotSampler(
         placed.limits, placed.spec.vocab_size, eos_token_ids, placed.accelerator.device, masks
     )
-    return DeviceRunner(programs, memory, sampler, placed.accelerator), programs
+    scores = PromptScores(placed.spec.vocab_size)
+    return DeviceRunner(programs, memory, sampler, placed.accelerator, scores), programs
 
 
 def _spare(space: KVSpace) -> int:

@@ -1,4 +1,4 @@
-"""POST /v1/responses, and what asks for responses that were never stored."""
+"""A validated Responses request on its way to the engine."""
 
 from __future__ import annotations
 
@@ -8,36 +8,17 @@ from dataclasses import dataclass, replace
 from rtp_core.api import Request
 from rtp_core.errors import RequestError
 from rtp_core.server.accounting import Account
-from rtp_core.server.body import parse
 from rtp_core.server.chat_plan import ChatPlan
 from rtp_core.server.dialect import Dialect, chat_plan
-from rtp_core.server.exchange import Answer, Call
-from rtp_core.server.plan import answer
+from rtp_core.server.exchange import Call
 from rtp_core.server.rendering import Telling
 from rtp_core.server.responses.reading import NAMES, chat_fields
 from rtp_core.server.responses.telling import ResponseRenderer
-from rtp_core.server.schema.responses import RESPONSES_REFUSED, ResponsesBody
+from rtp_core.server.schema.responses import ResponsesBody
 from rtp_core.server.service import Service
 from rtp_core.text.answer_reader import Reading
 
 _TOO_LONG = "context_length_exceeded"
-
-
-async def responses(service: Service, call: Call) -> Answer:
-    """Validate, then answer whole or as a stream."""
-    body = parse(call.body, ResponsesBody, RESPONSES_REFUSED)
-    return await answer(read_plan(body, service), call, service)
-
-
-async def stored_response(service: Service, call: Call) -> Answer:
-    """404: this server keeps nothing."""
-    raise RequestError(
-        None,
-        "responses are not stored on this server",
-        status=404,
-        code="response_not_found",
-        remedy="keep the answer of POST /v1/responses",
-    )
 
 
 def read_plan(body: ResponsesBody, service: Service) -> ResponsesPlan:

@@ -23,9 +23,6 @@ _GUIDED = "was removed; use structured_outputs: {{{}: …}}"
 REFUSED = {
     "functions": "was replaced: use tools",
     "function_call": "was replaced: use tool_choice",
-    "allowed_token_ids": "is not available on this server yet; use logit_bias",
-    "bad_words": "is not available on this server yet; use logit_bias",
-    "prompt_logprobs": "log-probabilities of the prompt are not available on this server yet",
     "audio": "this server generates text only",
     "web_search_options": "this server does not search the web",
     "prediction": "is not supported; speculation is configured on the server",

@@ -1,4 +1,4 @@
-"""Masks of the rows under a grammar, made in threads while the model runs.
+"""Masks of the rows under a grammar or bans, made in threads while the model runs.
 
 A grammar that takes its time delays its own row only: what is not there when tokens are drawn is
 late, its row draws nothing in this step and is asked again in the next one.
@@ -18,6 +18,7 @@ import numpy as np
 
 from rtp_core.api import PlanRow, SequenceStart, StructuredOutput
 from rtp_core.errors import RtpError
+from rtp_core.text.structured.bans import Bans
 from rtp_core.text.structured.constraint import Constraint, GrammarError
 
 if TYPE_CHECKING:
@@ -71,9 +72,10 @@ class Advance(NamedTuple):
 class _Held:
     """A sequence's constraint, opened in a thread, and the masks being made of it."""
 
-    def __init__(self, start: SequenceStart, structured: StructuredOutput) -> None:
+    def __init__(self, start: SequenceStart, vocab_size: int) -> None:
         self.start = start
-        self.structured = structured
+        self.structured = start.sampling.structured
+        self.bans = Bans(start, vocab_size) if start.sampling.has_bans else None
         self.constraint: Constraint | None = None
         self.drafts: tuple[int, ...] = ()
         self.making: Future[np.ndarray] | None = None
@@ -94,9 +96,8 @@ class GrammarMasks:
 
     def start(self, start: SequenceStart) -> None:
         """A sequence joins the batch (again, after a preemption, with what it has drawn)."""
-        structured = start.sampling.structured
-        if structured is not None:
-            self._held[start.sequence_id] = _Held(start, structured)
+        if start.sampling.masked:
+            self._held[start.sequence_id] = _Held(start, self._vocab_size)
 
     def release(self, sequence_id: str) -> None:
         """It left; unknown ids are ignored."""
@@ -144,7 +145,11 @@ class GrammarMasks:
     def advance(self, sequence_id: str, token_ids: Sequence[int]) -> Advance:
         """These tokens were drawn."""
         held = self._held.get(sequence_id)
-        if held is None or held.constraint is None:
+        if held is None:
+            return Advance(len(token_ids), complete=False)
+        if held.bans is not None:
+            held.bans.advance(token_ids)
+        if held.constraint is None:
             return Advance(len(token_ids), complete=False)
         try:
             count = held.constraint.advance(token_ids)
@@ -165,16 +170,23 @@ class GrammarMasks:
     def _make(self, held: _Held, drafts: tuple[int, ...]) -> np.ndarray:
         with held.lock:
             began = time.perf_counter()
-            if held.constraint is None:
-                matcher = self._source.matcher(held.structured)
-                held.constraint = Constraint(matcher, held.start, self._vocab_size, self._eos)
-            masks = held.constraint.masks(drafts)
+            masks = self._permitted(held, drafts)
             seconds = time.perf_counter() - began
         with self._counting:
             self.counts.masks += len(masks)
             self.counts.seconds += seconds
             self.counts.longest_s = max(self.counts.longest_s, seconds)
         return masks
+
+    def _permitted(self, held: _Held, drafts: tuple[int, ...]) -> np.ndarray:
+        """What its grammar allows and no ban forbids."""
+        masks = [] if held.bans is None else [held.bans.masks(drafts)]
+        if held.structured is not None:
+            if held.constraint is None:
+                matcher = self._source.matcher(held.structured)
+                held.constraint = Constraint(matcher, held.start, self._vocab_size, self._eos)
+            masks.append(held.constraint.masks(drafts))
+        return masks[0] if len(masks) == 1 else masks[0] & masks[1]
 
     def _threads(self) -> ThreadPoolExecutor:
         if self._pool is None:
