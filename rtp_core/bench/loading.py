@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,26 @@ _START_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One start: bytes of weights read, seconds for them, seconds to the first token."""
+    """One start: bytes of weights read, seconds for them, seconds to the first token.
+
+    `phases` are the server's, as /v1/stats has them, and end when it takes requests.
+    """
 
     num_bytes: int
     seconds: float
     ready_s: float
+    phases: Sequence[Mapping[str, Any]]
+
+    def seconds_of(self, *, beside: bool) -> dict[str, float]:
+        """By phase, those that ran beside others or the rest, which together are `ready_s`."""
+        chosen = {
+            f"{one['name']}_s": one["seconds"]
+            for one in self.phases
+            if (one["beside_from_s"] is not None) == beside
+        }
+        if not beside:
+            chosen["first-request_s"] = self.ready_s - sum(chosen.values())
+        return chosen
 
 
 def load(config: EngineConfig, repeats: int, *, cold: bool, threads: int | None) -> Report:
@@ -65,7 +80,14 @@ def load_results(starts: Sequence[Start], limits: Sequence[float]) -> dict[str, 
         "limit_bytes_per_s": limit,
         "fraction_of_limit": best / limit if best is not None and limit else None,
         "ready_s": spread([one.ready_s for one in starts]),
+        "phases": _by_phase([one.seconds_of(beside=False) for one in starts]),
+        "phases_beside": _by_phase([one.seconds_of(beside=True) for one in starts]),
     }
+
+
+def _by_phase(starts: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    names = dict.fromkeys(name for one in starts for name in one)
+    return {name: spread([one[name] for one in starts if name in one]) for name in names}
 
 
 async def first_token(server: OwnServer) -> Start:
@@ -80,4 +102,6 @@ async def first_token(server: OwnServer) -> Start:
     first_s = record.pieces_s[0] if record.pieces_s else record.end_s
     _, stats = await fetch(server.target, "GET", "/v1/stats")
     engine = stats["engine"]
-    return Start(engine["load_bytes"], engine["load_seconds"], first_s - server.started_s)
+    ready_s = first_s - server.started_s
+    phases = stats["start"]["phases"]
+    return Start(engine["load_bytes"], engine["load_seconds"], ready_s, phases)

@@ -29,6 +29,8 @@ from rtp_core.engine.contract import ModelInfo
 from rtp_core.engine.core import EngineCore, EngineParts
 from rtp_core.engine.cores import usable_cores
 from rtp_core.engine.cpu_weights import can_keep_codes
+from rtp_core.engine.device_memory import enough_memory
+from rtp_core.engine.devices import open_early, pick_device
 from rtp_core.engine.explain import explain_prepared
 from rtp_core.engine.model_facts import sampling_defaults, stop_token_ids
 from rtp_core.engine.prepare import Prepared, prepare
@@ -56,7 +58,12 @@ Progress = Callable[[int, int], None]
 def build_engine(config: EngineConfig, progress: Progress | None = None) -> EngineCore:
     """Config in, running engine out. Errors appear here, before the first request."""
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
-    watch = Stopwatch()
+    with enough_memory():
+        return _build_engine(config, progress, Stopwatch())
+
+
+def _build_engine(config: EngineConfig, progress: Progress | None, watch: Stopwatch) -> EngineCore:
+    open_early(pick_device(config.model.device))
     prepared = prepare(config, watch=watch)
     host, context, spec = prepared.host, prepared.context, prepared.spec
     limits = context.limits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,11 +99,51 @@ def plan_device_cache(
             f"of the GPU's {_mib(memory.total)}, a share of {share:g}, weights take "
             f"{_mib(memory.taken)} and steps {_mib(memory.workspace)}; the KV cache wants "
             f"{_mib(max(wanted, longest_bytes))} and {_mib(max(room, 0))} are left",
-            remedy=f"lower --max-model-len (now {limits.max_model_len}) or "
-            f"--max-num-batched-tokens (now {limits.max_num_batched_tokens}), raise "
-            "--gpu-memory-utilization, or serve a smaller model",
+            remedy=f"set kv.memory to {longest_bytes} bytes or more, {room} at most"
+            if setting > 1.0 and longest_bytes <= room
+            else _what_fits(groups, store, limits, room, memory),
         )
     return _budget(wanted, reason, demands, limits)
+
+
+def _what_fits(
+    groups: Sequence[KVGroup],
+    store: KVStore,
+    limits: EngineLimits,
+    room: int,
+    memory: DeviceMemory,
+) -> str:
+    """What to change, with the number that is known to suffice, if there is one."""
+    length = _longest_text(groups, store, limits, room)
+    if length:
+        return (
+            f"--max-model-len {length} fits, now it is {limits.max_model_len}; or raise "
+            "--gpu-memory-utilization, or serve a smaller model"
+        )
+    if room + memory.workspace > 0:
+        return (
+            f"lower --max-num-batched-tokens (now {limits.max_num_batched_tokens}) or "
+            f"--max-num-seqs (now {limits.max_num_seqs}), raise --gpu-memory-utilization, or "
+            "serve a smaller model"
+        )
+    return (
+        "the weights alone do not fit: serve a smaller model or use a GPU with more memory; if "
+        "other programs are on it, end them"
+    )
+
+
+def _longest_text(
+    groups: Sequence[KVGroup], store: KVStore, limits: EngineLimits, room: int
+) -> int:
+    """The largest max_model_len, in whole blocks, of which one request fits into `room` bytes."""
+
+    def cost(blocks: int) -> int:
+        shorter = replace(limits, max_model_len=blocks * limits.block_size)
+        demands = (_demand(group, groups, store, shorter) for group in groups)
+        return sum(one.longest * one.block_bytes for one in demands)
+
+    most = range(limits.max_model_len // limits.block_size + 1)
+    return max(0, bisect_right(most, room, key=cost) - 1) * limits.block_size
 
 
 def _budget(

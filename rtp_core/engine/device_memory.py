@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -19,6 +20,7 @@ from rtp_core.api import (
 )
 from rtp_core.engine.capacity import DeviceMemory
 from rtp_core.engine.services import Stopwatch
+from rtp_core.errors import CapacityError
 from rtp_core.execution.device.build import Placed, build_runner
 from rtp_core.execution.device.runner import DeviceRunner
 
@@ -31,6 +33,20 @@ _SMALL_BLOCKS = 1 + max(map(sum, _SMALL))
 """More than they lie in, whatever the size of a block."""
 _PROBES = tuple(f"probe/{number}" for number in range(1024))
 """Names of probing sequences; each step releases those of the one before."""
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Raises CapacityError where the device's memory runs out all the same."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        words = ". ".join(str(error).split(". ")[:3])
+        raise CapacityError(
+            f"the GPU's memory ran out while the engine was built: {words}",
+            remedy="take other programs off the GPU, lower --gpu-memory-utilization or "
+            "--max-num-batched-tokens, or serve a smaller model",
+        ) from error
 
 
 def expected_memory(spec: ModelSpec, limits: EngineLimits, weights_bytes: int) -> DeviceMemory:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from contextlib import suppress
 
 from rtp_core.errors import ConfigError
 
@@ -21,6 +23,23 @@ def pick_device(setting: str) -> str:
     if setting == "auto":
         return "cpu"
     raise ConfigError("model.device", f"cuda is not usable: {problem[0]}", remedy=problem[1])
+
+
+def open_early(device: str) -> None:
+    """Begin what the first use of a device takes, in a thread of its own.
+
+    An error is left to that use.
+    """
+    if device == "cpu":
+        return
+
+    def use() -> None:
+        import torch
+
+        with suppress(RuntimeError):
+            torch.empty(1, device=device)
+
+    threading.Thread(target=use, name="rtp-device", daemon=True).start()
 
 
 def unusable_gpu() -> str | None:

@@ -8,12 +8,10 @@ says so over the socket.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -22,14 +20,14 @@ from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.build import build, started_info
 from rtp_core.engine.channel import ChildChannel
 from rtp_core.engine.loop import EngineLoop
+from rtp_core.engine.parent import die_with_parent, read_token
 from rtp_core.engine.wire import Configure, Hello, LoadFailed, Loading, Ready, describe
 from rtp_core.errors import EngineDeadError, RtpError
 from rtp_core.observe.log import use_format
 
 log = logging.getLogger("rtp.engine")
 
-EXIT_OK, EXIT_LOAD_FAILED, EXIT_LOOP_FAILED, EXIT_PARENT_GONE = 0, 3, 4, 5
-_PR_SET_PDEATHSIG = 1
+EXIT_OK, EXIT_LOAD_FAILED, EXIT_LOOP_FAILED = 0, 3, 4
 _PROGRESS_INTERVAL_S = 0.1
 
 
@@ -40,8 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    token = _read_token()
-    _die_with_parent()
+    token = read_token()
+    die_with_parent()
     channel = ChildChannel(endpoint)
     try:
         channel.send(Hello(token))
@@ -89,30 +87,6 @@ def _progress(channel: ChildChannel) -> Callable[[int, int], None]:
             channel.send(Loading(done, total))
 
     return report
-
-
-def _read_token() -> str:
-    """The first line of standard input, read unbuffered: the watcher reads on from there."""
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        read = os.read(0, 1)
-        if not read:
-            sys.exit(EXIT_PARENT_GONE)
-        line += read
-    return line.decode("ascii").strip()
-
-
-def _die_with_parent() -> None:
-    """By the kernel where it can (Linux), and by end of file on standard input anywhere."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    threading.Thread(target=_watch_parent, name="rtp-parent-watch", daemon=True).start()
-
-
-def _watch_parent() -> None:
-    while os.read(0, 4096):
-        pass
-    os._exit(EXIT_PARENT_GONE)
 
 
 def _leave(status: int) -> NoReturn:

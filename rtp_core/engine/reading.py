@@ -16,6 +16,10 @@ from rtp_core.loading.sink import Parameters, allocate
 from rtp_core.observe.timeline import Phase
 
 
+class AbandonedError(Exception):
+    """The engine is not built any more."""
+
+
 class Reading:
     """A load from `__enter__` on. Leaving by an exception ends it at the next tensor."""
 
@@ -75,5 +79,5 @@ class Reading:
 
     def _advance(self, num_bytes: int) -> None:
         if self._abandoned.is_set():
-            raise InterruptedError("the engine is not built any more")
+            raise AbandonedError
         self._progress(num_bytes)

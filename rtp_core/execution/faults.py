@@ -8,6 +8,9 @@ import torch
 
 from rtp_core.errors import CapacityError, DeviceLostError
 
+_FULL = ("out of memory", "ALLOC_FAILED")
+"""How libraries below torch say that memory ran out."""
+
 
 def lost_device(device: str) -> str | None:
     """What the device reports to every call from now on; None if it works.
@@ -48,7 +51,7 @@ def explained(
             f"the GPU cannot be used by this process any more: {reason}",
             remedy="start the engine again; if it comes back, see the driver's log (dmesg, Xid)",
         )
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in _FULL):
         free()
         return CapacityError(
             "the GPU ran out of memory in this step",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 from rtp_core.api import TensorInfo
 from rtp_core.errors import ModelError, WeightLoadError
+from rtp_core.loading.content_id import content_id
 from rtp_core.loading.gguf import read_gguf
 from rtp_core.loading.gguf_names import hugging_face_config, hugging_face_tensors
 from rtp_core.loading.json_object import read_object
@@ -21,10 +21,8 @@ from rtp_core.loading.safetensors_header import read_header
 
 _INDEX = "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-_SAMPLES = 64
-_SAMPLE_BYTES = 256
-_THREADS = 8
-"""Small reads under way at a time: headers and samples, which slow storage answers slowly."""
+_THREADS = 32
+"""Headers read at a time, which slow storage answers slowly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,7 @@ def _open_gguf(path: Path) -> Checkpoint:
     file = read_gguf(path)
     config = hugging_face_config(file)
     tensors = hugging_face_tensors(file)
-    content = _content_id(file.header_digest, tensors)
+    content = content_id(file.header_digest, tensors)
     defaults = _generation_config(path.parent)
     return Checkpoint("gguf", path, config, defaults, tensors, content, file.metadata)
 
@@ -89,7 +87,7 @@ def _open_directory(root: Path, has_weights: bool) -> Checkpoint:
     config = _read_json(root / "config.json")
     tensors = _tensors(root) if has_weights else {}
     defaults = _generation_config(root)
-    content = _content_id(json.dumps(config, sort_keys=True).encode(), tensors)
+    content = content_id(json.dumps(config, sort_keys=True).encode(), tensors)
     quantization, weights = read_quantization(config, tensors)
     model = without_quantization(config)
     return Checkpoint(
@@ -165,24 +163,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelError(f"{path} is missing", remedy="it is part of every model directory")
     return read_object(path)
-
-
-def _content_id(description: bytes, tensors: Mapping[str, TensorInfo]) -> str:
-    digest = hashlib.blake2b(description, digest_size=16)
-    ordered = sorted(tensors.values(), key=lambda one: one.name)
-    for tensor in ordered:
-        line = f"{tensor.name}|{tensor.shape}|{tensor.dtype}\n"
-        digest.update(line.encode("utf-8", "surrogatepass"))
-    chosen = ordered[:: max(1, len(ordered) // _SAMPLES)]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for sample in pool.map(_sample, chosen):
-            digest.update(sample)
-    return digest.hexdigest()
-
-
-def _sample(tensor: TensorInfo) -> bytes:
-    """Some bytes from the middle."""
-    middle = tensor.num_bytes // 2
-    with Path(tensor.file).open("rb") as file:
-        file.seek(tensor.offset + middle)
-        return file.read(min(_SAMPLE_BYTES, tensor.num_bytes - middle))

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from rtp_core.bench.loading import Start, load_results
 from rtp_core.bench.offline import Load, check_fits
+from rtp_core.bench.summary import spread
 from rtp_core.cli.main import main
 from rtp_core.config.read import load_config
 from rtp_core.errors import ConfigError
@@ -47,6 +49,7 @@ SCHEMAS = {
     "load": {
         "bytes": int, "seconds": SPREAD, "bytes_per_s": SPREAD, "limit_bytes_per_s": float,
         "fraction_of_limit": float, "ready_s": SPREAD,
+        "phases": dict, "phases_beside": dict,
     },
 }  # fmt: skip
 
@@ -206,6 +209,22 @@ def test_load(tiny_model, tmp_path):
     assert results["bytes"] > 100_000
     assert results["ready_s"]["median"] > results["seconds"]["median"] > 0
     assert report["params"]["cache"] == "evicted"
+    phases = results["phases"]
+    assert next(iter(phases)) == "process_s"
+    assert list(phases)[-1] == "first-request_s"
+    whole = sum(one["median"] for one in phases.values())
+    assert whole == pytest.approx(results["ready_s"]["median"])
+    assert 0 < phases["first-request_s"]["median"] < whole / 2
+    assert results["phases_beside"] == {}
+
+
+def test_phases_beside_others_are_told_apart():
+    line = [("imports", 3.0, None), ("compiling", 1.0, None), ("weights", 2.5, 3.5)]
+    phases = [{"name": name, "seconds": s, "beside_from_s": at} for name, s, at in line]
+    results = load_results([Start(10, 2.5, 5.0, phases), Start(10, 2.5, 6.0, phases[:2])], [4.0])
+    assert list(results["phases"]) == ["imports_s", "compiling_s", "first-request_s"]
+    assert results["phases"]["first-request_s"]["median"] == 1.5
+    assert results["phases_beside"] == {"weights_s": spread([2.5])}
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
 from rtp_core.engine import devices
-from rtp_core.engine.devices import pick_device, unusable_gpu
+from rtp_core.engine.devices import open_early, pick_device, unusable_gpu
 from rtp_core.errors import ConfigError
 
 
@@ -51,3 +53,23 @@ def test_no_card_is_no_error_unless_it_was_asked_for(monkeypatch):
     assert pick_device("auto") == "cpu"
     with pytest.raises(ConfigError, match="cuda is not usable"):
         pick_device("cuda")
+
+
+def test_a_device_that_fails_early_is_left_to_its_first_use(monkeypatch):
+    """Neither the caller nor standard error hears of it."""
+    asked, told = threading.Event(), []
+
+    def fail(*_, device):
+        asked.set()
+        raise RuntimeError(f"no {device}")
+
+    monkeypatch.setattr(torch, "empty", fail)
+    monkeypatch.setattr(threading, "excepthook", told.append)
+    open_early("cpu")
+    assert not asked.is_set()
+    open_early("cuda")
+    assert asked.wait(5)
+    for thread in threading.enumerate():
+        if thread.name == "rtp-device":
+            thread.join(5)
+    assert told == []

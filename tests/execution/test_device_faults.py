@@ -150,6 +150,16 @@ def test_memory_that_runs_out_in_a_step_fails_its_rows_with_the_reason(bench):
     bench.works(asked("c"), asked("d", 41))
 
 
+@pytest.mark.parametrize(
+    "words", ["Triton Error [CUDA]: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED"]
+)
+def test_libraries_that_run_out_of_memory_are_understood(bench, words):
+    bench.model.faults[1] = RuntimeError(words)
+    _, ends = bench.run(asked("a"))
+    assert "ran out of memory" in ends["a"][1]
+    assert bench.accelerator.num_freed == 1
+
+
 def test_a_kernel_that_cannot_be_launched_fails_only_the_step_it_belongs_to(bench):
     bench.model.faults[3] = RuntimeError("Triton Error [CUDA]: invalid argument")
     work = [asked(f"r{number}", 20 + number) for number in range(8)]  # six fit at once

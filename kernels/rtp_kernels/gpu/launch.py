@@ -8,6 +8,8 @@ the same compilation, so it is looked up by that.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +20,20 @@ from rtp_kernels.gpu import pdl
 _FIRST_LARGE = 2**31
 _compiled: dict[Any, tuple[Any, tuple[Any, ...]]] = {}
 """What a launch was found to need, and the constants that follow its arguments."""
+
+
+_held_back: list[bool] = []
+
+
+@contextmanager
+def holding_back() -> Iterator[None]:
+    """Inside, kernels are compiled and none is launched: some would read what others that are
+    not compiled yet should have written."""
+    _held_back.append(True)
+    try:
+        yield
+    finally:
+        _held_back.pop()
 
 
 @functools.cache
@@ -36,6 +52,9 @@ def launch(
 
 def enqueue(kernel: Any, grid: tuple[int, ...], *arguments: Any, **keywords: Any) -> None:
     """`kernel[grid](*arguments, **keywords)`; constants and options are keywords, and no other."""
+    if _held_back:
+        kernel.warmup(*arguments, grid=grid, **keywords)
+        return
     key = (kernel, *map(_alike, arguments), *keywords, *keywords.values())
     known = _compiled.get(key)
     if known is not None:

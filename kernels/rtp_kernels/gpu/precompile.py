@@ -23,6 +23,9 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from triton import knobs
+from triton.runtime import driver
+
+from rtp_kernels.gpu.launch import holding_back
 
 SHARE = 4
 """Kernels worth a process of its own: starting one takes as long as compiling a few."""
@@ -39,7 +42,14 @@ class Recorded(NamedTuple):
 
 @contextlib.contextmanager
 def dry_run() -> Iterator[list[Recorded]]:
-    """Inside, no kernel that is not compiled yet is launched; the list tells which they are."""
+    """Inside, no kernel is launched; the list tells which are not compiled yet."""
+    with holding_back(), missing() as found:
+        yield found
+
+
+@contextlib.contextmanager
+def missing() -> Iterator[list[Recorded]]:
+    """Inside, kernels that are not compiled yet are not launched; the list tells which."""
     found: list[Recorded] = []
 
     def record(*, fn: Any, compile: dict[str, Any], **_: Any) -> bool:
@@ -112,8 +122,14 @@ def _start(recorded: Sequence[Recorded]) -> subprocess.Popen[bytes]:
 
 def work() -> None:
     """A worker: kernels from standard input into Triton's cache."""
-    for module, name, _, specialization in json.loads(sys.stdin.buffer.read()):
+    wanted = json.loads(sys.stdin.buffer.read())
+    kernels = [
         getattr(import_module(module), name).preload(specialization)
+        for module, name, _, specialization in wanted
+    ]
+    # What launches them may be C to be compiled too; it needs no context on the device.
+    for kernel in kernels:
+        driver.active.launcher_cls(kernel.src, kernel.metadata)
 
 
 if __name__ == "__main__":

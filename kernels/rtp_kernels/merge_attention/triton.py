@@ -13,7 +13,7 @@ from torch import Tensor
 from triton import language as tl
 
 from rtp_kernels.gpu import pdl
-from rtp_kernels.gpu.launch import enqueue
+from rtp_kernels.gpu.launch import launch
 
 _ROWS = 16
 _NOTHING = tl.constexpr(-1e30)
@@ -29,8 +29,7 @@ def merge_attention(parts: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
     rows = tokens * heads
     if not rows:
         return out, total
-    dependent = pdl.dependent_launch()
-    enqueue(
+    launch(
         merge_rows,
         (triton.cdiv(rows, _ROWS),),
         parts,
@@ -42,9 +41,7 @@ def merge_attention(parts: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
         DIM=dim,
         WIDE=triton.next_power_of_2(dim),
         ROWS=_ROWS,
-        PDL=dependent,
-        num_warps=4,
-        launch_pdl=dependent,
+        warps=4,
     )
     return out, total
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from triton import language as tl
 
 from rtp_kernels.gpu import pdl
-from rtp_kernels.gpu.launch import enqueue
+from rtp_kernels.gpu.launch import launch
 from rtp_kernels.paged_attention.choice import DecodeChoice, choose
 from rtp_kernels.paged_attention.heads import (
     NEVER,
@@ -74,7 +74,7 @@ def decode(
     if picked.splits > 1:
         _check(scratch, rows * groups, picked)
     q_norm, k_norm, eps = norms or (qkv, qkv, 0.0)
-    enqueue(
+    launch(
         decode_rows,
         (picked.splits, groups, rows),
         qkv,
@@ -97,14 +97,22 @@ def decode(
         NEW=new_tokens,
         NORM=norms is not None,
         LSE=lse is not None,
-        **_present(tables),
-        **_constants(geometry, picked),
+        **_constants(tables, geometry, picked),
     )
     return out
 
 
+def _constants(tables: StepTables, geometry: Geometry, picked: DecodeChoice) -> dict[str, Any]:
+    return {
+        "ROTARY": tables.rotary.shape[1],
+        "TREE": tables.ancestors is not None,
+        "WRITES": tables.writes is not None,
+        **_cut(geometry, picked),
+    }
+
+
 @functools.lru_cache(maxsize=256)
-def _constants(geometry: Geometry, picked: DecodeChoice) -> dict[str, Any]:
+def _cut(geometry: Geometry, picked: DecodeChoice) -> dict[str, Any]:
     return {
         "HEADS": geometry.num_heads,
         "KV_HEADS": geometry.num_kv_heads,
@@ -119,18 +127,7 @@ def _constants(geometry: Geometry, picked: DecodeChoice) -> dict[str, Any]:
         "WINDOW": geometry.window or 0,
         "SOFTCAP": geometry.softcap or 0.0,
         "EARLY": picked.early,
-        "num_warps": picked.warps,
-    }
-
-
-def _present(tables: StepTables) -> dict[str, Any]:
-    dependent = pdl.dependent_launch()
-    return {
-        "ROTARY": tables.rotary.shape[1],
-        "TREE": tables.ancestors is not None,
-        "WRITES": tables.writes is not None,
-        "PDL": dependent,
-        "launch_pdl": dependent,
+        "warps": picked.warps,
     }
 
 

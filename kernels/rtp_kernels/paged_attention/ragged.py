@@ -18,7 +18,7 @@ from torch import Tensor
 from triton import language as tl
 
 from rtp_kernels.gpu import pdl
-from rtp_kernels.gpu.launch import enqueue
+from rtp_kernels.gpu.launch import launch
 from rtp_kernels.paged_attention.choice import RaggedChoice, choose_ragged
 from rtp_kernels.paged_attention.heads import (
     NEVER,
@@ -62,8 +62,7 @@ def store(
         return
     heads, kv_heads, dim = geometry.num_heads, geometry.num_kv_heads, geometry.head_dim
     q_norm, k_norm, eps = norms or (qkv, qkv, 0.0)
-    dependent = pdl.dependent_launch()
-    enqueue(
+    launch(
         store_heads,
         (tokens, triton.cdiv(heads + 2 * kv_heads, _HEADS)),
         qkv,
@@ -90,9 +89,7 @@ def store(
         NORM=norms is not None,
         DEPTHS=tables.depths is not None,
         WRITES=tables.writes is not None,
-        PDL=dependent,
-        num_warps=4,
-        launch_pdl=dependent,
+        warps=4,
     )
 
 
@@ -126,8 +123,7 @@ def ragged(
         return out
     picked = choice or choose_ragged(geometry)
     blocks = triton.cdiv(tokens * geometry.group, picked.block) + len(tables.lengths)
-    dependent = pdl.dependent_launch()
-    enqueue(
+    launch(
         attend_rows,
         (kv_heads, blocks),
         qkv,
@@ -152,9 +148,7 @@ def ragged(
         WINDOW=geometry.window or 0,
         SOFTCAP=geometry.softcap or 0.0,
         LSE=lse is not None,
-        PDL=dependent,
-        num_warps=picked.warps,
-        launch_pdl=dependent,
+        warps=picked.warps,
     )
     return out
 

@@ -27,6 +27,9 @@ class Kernel:
         self.calls = []
         self.dry = dry
 
+    def warmup(self, *arguments, grid, **keywords):
+        self.calls.append(("compiled", grid, arguments))
+
     def __getitem__(self, grid):
         def run(*arguments, **keywords):
             self.calls.append(("new", grid, arguments))
@@ -103,6 +106,16 @@ def test_a_launch_that_a_dry_run_held_back_is_not_known():
     for _ in range(2):
         enqueue(kernel, (1,), tensor(), tensor(), 5, 0.5, BLOCK=16, FLAG=True)
     assert kinds(kernel) == ["new", "new"]
+
+
+def test_nothing_is_launched_while_kernels_are_held_back():
+    kernel = Kernel()
+    arguments = tensor(), tensor(), 5, 0.5
+    enqueue(kernel, (1,), *arguments, BLOCK=16, FLAG=True)
+    with launch.holding_back():
+        enqueue(kernel, (1,), *arguments, BLOCK=16, FLAG=True)
+    enqueue(kernel, (1,), *arguments, BLOCK=16, FLAG=True)
+    assert kinds(kernel) == ["new", "compiled", "known"]
 
 
 def test_only_triton_s_own_specialisation_is_refined():

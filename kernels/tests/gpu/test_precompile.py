@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from triton import knobs
@@ -83,3 +86,26 @@ def test_an_emptied_cache_forgets(tmp_path, monkeypatch):
     remember("model")
     shutil.rmtree(tmp_path / "cache")
     assert not known("model")
+
+
+def test_a_worker_compiles_kernels_and_what_launches_them(monkeypatch):
+    """Both end in the cache on disk; neither touches the device."""
+    made = []
+
+    class Driver:
+        @staticmethod
+        def launcher_cls(source, metadata):
+            made.append((source, metadata))
+
+    class Kernel:
+        def preload(self, specialization):
+            return SimpleNamespace(src=specialization, metadata="metadata")
+
+    work_of = [("module", "first", "source", "a"), ("module", "second", "source", "b")]
+    kernels = SimpleNamespace(first=Kernel(), second=Kernel())
+    monkeypatch.setattr(precompile, "import_module", lambda name: kernels)
+    monkeypatch.setattr(precompile.driver, "_active", Driver())
+    standard_input = SimpleNamespace(buffer=io.BytesIO(json.dumps(work_of).encode()))
+    monkeypatch.setattr(precompile.sys, "stdin", standard_input)
+    precompile.work()
+    assert made == [("a", "metadata"), ("b", "metadata")]

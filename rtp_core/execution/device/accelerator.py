@@ -134,12 +134,12 @@ class CudaAccelerator:
     def capture(self, run: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
         """A CUDA graph. Kernels cannot be loaded while one is recorded: `run` runs before if it
         turns out to have some that were never launched."""
-        from rtp_kernels.gpu.precompile import dry_run
+        from rtp_kernels.gpu.precompile import missing
 
-        with dry_run() as missing:
+        with missing() as late:
             graph, out = self._record(run)
-        if missing:
-            log.info("kernels_loaded_late count=%d", len(set(missing)))
+        if late:
+            log.info("kernels_loaded_late count=%d", len(set(late)))
             graph.reset()
             run()
             graph, out = self._record(run)
