@@ -94,12 +94,17 @@ class StepPlan:
 
 
 class RowResult(NamedTuple):
-    """Tokens drawn for a row: accepted drafts, then the bonus token; empty if not sampling."""
+    """Tokens drawn for a row: accepted drafts, then the bonus token; empty if not sampling.
+
+    Empty for a row that samples: nothing could be drawn yet, its last token is to be computed
+    again. `complete`: the sequence's grammar lets nothing follow, so it ends here.
+    """
 
     sequence_id: str
     token_ids: tuple[int, ...]
     num_accepted: int = 0
     logprobs: tuple[TokenLogprob, ...] | None = None
+    complete: bool = False
 
 
 @dataclass(frozen=True, slots=True)

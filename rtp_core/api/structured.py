@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -17,6 +18,9 @@ MAX_REGEX_BYTES = 16 * 2**10
 MAX_NESTING = 64
 MAX_STRUCTURED_CHOICES = 4096
 _KINDS = get_args(StructuredKind)
+_OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
+_JSON_PARTS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_PATTERN_PARTS = re.compile(r"\\.|[\[\](){}]", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,26 +116,13 @@ def _check_choices(text: str) -> None:
 def _check_nesting(kind: str, text: str) -> None:
     """Linear, and safe on any text: what comes after may recurse as deep as this allows."""
     depth = 0
-    for part in _brackets(text, quoted=kind == "json_schema"):
-        depth += 1 if part in "([{" else -1
-        if depth > MAX_NESTING:
-            raise _too_deep(kind)
-
-
-def _brackets(text: str, *, quoted: bool) -> list[str]:
-    """Brackets outside of JSON strings (quoted) or of escapes, in order."""
-    found: list[str] = []
-    inside = escaped = False
-    for char in text:
-        if escaped:
-            escaped = False
-        elif char == "\\":
-            escaped = True
-        elif quoted and char == '"':
-            inside = not inside
-        elif not inside and char in "([{)]}":
-            found.append(char)
-    return found
+    for found in (_JSON_PARTS if kind == "json_schema" else _PATTERN_PARTS).finditer(text):
+        if found[0] in _OPENING:
+            depth += 1
+            if depth > MAX_NESTING:
+                raise _too_deep(kind)
+        elif found[0] in _CLOSING:
+            depth -= 1
 
 
 def _too_deep(kind: str) -> RequestError:

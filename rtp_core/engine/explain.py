@@ -12,6 +12,7 @@ from rtp_core.engine.prepare import Prepared, prepare
 from rtp_core.loading.checkpoint import open_checkpoint
 from rtp_core.loading.demo import DEMO_NAMES, hub_model, local_path
 from rtp_core.plugins.explain import explain, to_json
+from rtp_core.text.structured.grammars import library_version
 
 
 def explain_model(config: EngineConfig) -> dict[str, Any]:
@@ -42,6 +43,7 @@ def explain_prepared(prepared: Prepared, weights_here: bool = True) -> dict[str,
         *_quantization(prepared),
         ("weights", prepared.weights.name, prepared.weights.reason),
         ("kernels", *kernel_form(spec.dtype, prepared.context.device)),
+        ("structured_output", *_structured()),
     )
     features = explain(prepared.config, prepared.resolution, prepared.host.manifests, decided)
     model = {
@@ -53,6 +55,14 @@ def explain_prepared(prepared: Prepared, weights_here: bool = True) -> dict[str,
         "weights_here": weights_here,
     }
     return {"model": model, "memory": memory, "features": to_json(features)}
+
+
+def _structured() -> tuple[str, str]:
+    """What compiles grammars, and why."""
+    version = library_version()
+    if version is None:
+        return "none", "the package llguidance is not installed: such requests are refused"
+    return f"llguidance {version}", "grammars are compiled when a request asks for one"
 
 
 def _quantization(prepared: Prepared) -> tuple[tuple[str, str, str], ...]:

@@ -33,6 +33,10 @@ class RowSampler(Protocol):
         """It left the batch."""
         ...
 
+    def prepare(self, rows: Sequence[PlanRow]) -> None:
+        """The model is about to run these rows: what drawing needs is made meanwhile."""
+        ...
+
     def sample(
         self, rows: Sequence[PlanRow], logits: torch.Tensor
     ) -> tuple[list[RowResult], dict[str, str]]:
@@ -78,6 +82,7 @@ class ModelRunner:
         began = time.perf_counter()
         self._model_seconds = 0.0
         self._apply_deltas(plan)
+        self._sampler.prepare(plan.rows)
         sampling, picks = _sampling_rows(plan.rows)
         hidden = self._forward(plan, picks)
         rows, errors = self._draw(plan, sampling, hidden)

@@ -62,8 +62,12 @@ class Planner:
         return budget
 
     def _can_go_on(self, sequence: Sequence, budget: int) -> bool:
-        """Unless its last token is being drawn, or what it may compute ends at no boundary."""
-        if sequence.draws_its_last:
+        """Unless its last token is being drawn, or what it may compute ends at no boundary.
+
+        Which tokens a grammar lets follow is known when the one before is: nothing is planned
+        ahead for such a sequence.
+        """
+        if sequence.draws_its_last or (sequence.num_pending and sequence.constrained):
             return False
         start = sequence.num_computed
         return self._chunk_end(start, sequence.num_known, budget) > start

@@ -105,6 +105,11 @@ class Scheduler:
         for sequence in self._requests.get(request_id, {}).values():
             self._waiting.met(sequence, condition)
 
+    def refuse(self, request_id: str, error: str) -> None:
+        """End every choice: it turned out that the request cannot run. Unknown ids: no-op."""
+        for sequence in list(self._requests.get(request_id, {}).values()):
+            self._end(sequence, Ending(FinishReason.ERROR, error=error))
+
     def abort(self, request_id: str, choice: int | None = None) -> None:
         """End one choice or all; their last events come with the next step."""
         for sequence in list(self._requests.get(request_id, {}).values()):
@@ -176,7 +181,11 @@ class Scheduler:
             sequence.num_computed = computed
         if row.samples:
             sequence.num_pending -= 1
-            tokens, ending = sequence.accept(done.token_ids)
+            if not done.token_ids:  # its last token is asked again
+                sequence.num_computed = len(sequence.token_ids) - 1
+                self._batch.publish(sequence, sequence.num_computed)
+                return
+            tokens, ending = sequence.accept(done.token_ids, done.complete)
             self.counters.generation_tokens += len(tokens)
             if sequence.first_token_s == 0.0:
                 sequence.first_token_s = now

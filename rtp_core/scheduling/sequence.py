@@ -59,17 +59,24 @@ class Sequence:
         return self.num_pending > 0 and self.num_known >= self.limit
 
     @property
+    def constrained(self) -> bool:
+        """True when a grammar decides what may follow."""
+        return self.request.sampling.structured is not None
+
+    @property
     def decoding(self) -> bool:
         """True when only the last token drawn is left to compute."""
         length = len(self.token_ids)
         return length - self.num_computed == 1 and length > self.num_prompt
 
-    def accept(self, drawn: tuple[int, ...]) -> tuple[tuple[int, ...], Ending | None]:
+    def accept(
+        self, drawn: tuple[int, ...], complete: bool = False
+    ) -> tuple[tuple[int, ...], Ending | None]:
         """Append `drawn` up to the token that ends the sequence; those tokens, and why.
 
-        A stop id counts after `min_tokens` others.
+        A stop id counts after `min_tokens` others. `complete`: nothing may follow `drawn`.
         """
-        length = len(self.token_ids)
+        length, num_drawn = len(self.token_ids), len(drawn)
         least = self.num_prompt + self.request.sampling.min_tokens
         ending = None
         for token in drawn:
@@ -82,6 +89,9 @@ class Sequence:
                 break
         if ending is not None:
             drawn = drawn[: length - len(self.token_ids)]
+        cut = len(drawn) < num_drawn
+        if complete and not cut and (ending is None or ending.stop_token_id is None):
+            ending = Ending(FinishReason.STOP)
         self.token_ids.extend(drawn)
         return drawn, ending
 

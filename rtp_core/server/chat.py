@@ -69,11 +69,6 @@ def check_unavailable(body: ChatBody) -> None:
     """Fields that have one harmless value; every other is refused until the feature is there."""
     for name, given, reason in (
         (
-            "response_format",
-            body.response_format is not None and body.response_format.type != "text",
-            'only {"type": "text"} is available on this server yet',
-        ),
-        (
             "modalities",
             body.modalities is not None and body.modalities != ["text"],
             'this server generates text only: use ["text"]',

@@ -13,7 +13,7 @@ from rtp_core.server.chat_reading import ChatReading
 from rtp_core.server.exchange import Call
 from rtp_core.server.prompts import ChatOptions
 from rtp_core.server.rendering import Telling
-from rtp_core.server.requests import engine_request, kept
+from rtp_core.server.requests import check_structured, engine_request, kept
 from rtp_core.server.sampling import within_context
 from rtp_core.server.schema.chat import ChatBody
 from rtp_core.server.service import Service
@@ -55,6 +55,7 @@ class ChatPlan:
         ids = await self.prompt(service)
         sampling = self.answers.constrained(self.sampling, ids, service.room.tokenizer)
         sampling = within_context(sampling, len(ids), service.info, "messages", None)
+        await check_structured(self.body, sampling, service, forced=self.answers.forced)
         return [engine_request(self.body, call, ids, sampling)]
 
     def renderer(

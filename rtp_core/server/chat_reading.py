@@ -29,6 +29,11 @@ class ChatReading:
         return None if self.tooling is None else self.tooling.described
 
     @property
+    def forced(self) -> bool:
+        """True when answers must be calls."""
+        return self.tooling is not None and self.tooling.mode != "auto"
+
+    @property
     def reading(self) -> Reading | None:
         """How answers are read; None when all of an answer is content."""
         tooling = self.tooling

@@ -14,7 +14,7 @@ from rtp_core.server.exchange import Answer, Call
 from rtp_core.server.plan import answer
 from rtp_core.server.prompts import split
 from rtp_core.server.rendering import Telling
-from rtp_core.server.requests import engine_request, kept
+from rtp_core.server.requests import check_structured, engine_request, kept
 from rtp_core.server.sampling import check_generation, sampling_params, within_context
 from rtp_core.server.schema.completion import CompletionBody
 from rtp_core.server.service import Service
@@ -75,6 +75,7 @@ class CompletionPlan:
 
     async def requests(self, call: Call, service: Service) -> list[Request]:
         """One request a prompt."""
+        await check_structured(self.body, self.sampling, service)
         requests: list[Request] = []
         for prompt in self.prompts:
             ids = kept(await self._encode(prompt, service), self.body)

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, TypeVar
 
 from rtp_core.engine.contract import ModelInfo
 from rtp_core.errors import RequestError
 from rtp_core.server.answer_formats import AnswerFormats
+from rtp_core.server.grammar_room import GrammarRoom
 from rtp_core.server.sampling import context_exceeded
 from rtp_core.server.schema.fields import INT32_MAX, MAX_PROMPTS
 from rtp_core.text.chat_template import ChatTemplate, encode_chat
@@ -50,6 +50,7 @@ class PromptRoom:
         self.formats = formats or AnswerFormats()
         self._template = template
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rtp-text")
+        self.grammars = GrammarRoom.of_model(tokenizer, info)
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Ids of a raw prompt, in which special tokens may be spelled."""
@@ -94,10 +95,11 @@ class PromptRoom:
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self.grammars.close()
 
     async def _run(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, partial(function, *args, **kwargs))
+        return await loop.run_in_executor(self._pool, lambda: function(*args, **kwargs))
 
     def _check_size(self, num_chars: int, param: str) -> None:
         longest = self.info.max_model_len

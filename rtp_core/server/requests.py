@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from rtp_core.api import Request, SamplingParams
 from rtp_core.server.exchange import Call
 from rtp_core.server.schema.fields import GenerationBody
+from rtp_core.server.service import Service
+from rtp_core.server.structured import named
 
 
 def kept(token_ids: Sequence[int], body: GenerationBody) -> Sequence[int]:
@@ -29,3 +31,16 @@ def engine_request(
         tenant=call.tenant,
         cache_salt=body.cache_salt or "",
     )
+
+
+async def check_structured(
+    body: GenerationBody, sampling: SamplingParams, service: Service, *, forced: bool = False
+) -> None:
+    """Raises RequestError, naming the body's field, for a constraint that cannot be compiled.
+
+    `forced`: it is one of calls of tools.
+    """
+    if sampling.structured is not None:
+        field = "response_format" if body.structured_outputs is None else "structured_outputs"
+        with named("tools" if forced else field):
+            await service.room.grammars.check(sampling.structured)

@@ -10,6 +10,7 @@ from rtp_core.api import SamplingParams
 from rtp_core.engine.contract import ModelInfo
 from rtp_core.errors import RequestError
 from rtp_core.server.schema.fields import GenerationBody
+from rtp_core.server.structured import structured_output
 
 _PLAIN = (
     "n",
@@ -47,6 +48,7 @@ def sampling_params(
         max_tokens=max_tokens,
         logprobs=logprobs,
         logit_bias=_logit_bias(body.logit_bias or {}, info.vocab_size),
+        structured=structured_output(body),
     )
 
 

@@ -131,7 +131,9 @@ class Service:
 
     async def stats(self) -> EngineStats:
         """The engine's newest snapshot; zeros before it was ready."""
-        return await self.backend.stats() if self.loaded else EngineStats()
+        if self._room is None:
+            return EngineStats()
+        return self._room.grammars.counted(await self.backend.stats())
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

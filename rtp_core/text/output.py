@@ -88,10 +88,12 @@ class TextAssembler:
         return self._delta(event, told, len(event.token_ids))
 
     def _num_visible(self, event: TokenEvent) -> int:
-        """Tokens of the event that have a text: all but the token that stopped the engine."""
-        hidden = event.finish_reason is FinishReason.STOP and (
-            not self._sampling.include_stop_str_in_output
-        )
+        """Tokens of the event that have a text: all but the token that stopped the engine.
+
+        Where a grammar was complete none did, and there is no `stop_reason`.
+        """
+        stopped = event.finish_reason is FinishReason.STOP and event.stop_reason is not None
+        hidden = stopped and not self._sampling.include_stop_str_in_output
         return max(0, len(event.token_ids) - hidden)
 
     def _read(self, text: str) -> Sequence[AnswerEvent]:

@@ -143,6 +143,10 @@ class Tokenizer:
         """Text of one token; bytes that are only part of a character give U+FFFD."""
         return self.token_bytes(token_id).decode("utf-8", errors="replace")
 
+    def to_json(self) -> str:
+        """As tokenizer.json, with everything special that is special here."""
+        return self._backend.to_str()
+
     def is_special(self, token_id: int) -> bool:
         """True for control tokens, which `skip_special_tokens` leaves out of texts."""
         return token_id in self.special_ids

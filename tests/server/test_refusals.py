@@ -10,6 +10,12 @@ from kit import ScriptBackend, client_of
 
 HELLO = {"messages": [{"role": "user", "content": "Hi"}]}
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+JSON_SCHEMA = {"type": "json_schema"}
+REMOTE = {"$ref": "https://example.com/schema.json"}
+LARGE = {"enum": ["x" * 2**20]}
+NESTED = {"type": "string"}
+for _ in range(90):
+    NESTED = {"type": "array", "items": NESTED}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -98,8 +104,30 @@ CHAT_FIELDS = [
     ("chat_template_kwargs", {"messages": []}),
     ("chat_template_kwargs", []),
     ("reasoning_effort", 5),
-    ("response_format", {"type": "json_object"}),
-    ("response_format", {"type": "json_schema", "json_schema": {}}),
+    ("response_format", {"type": "json_object", "json_schema": {"name": "x"}}),
+    ("response_format", {"type": "json_schema"}),
+    ("response_format", {"type": "structural_tag"}),
+    ("response_format", JSON_SCHEMA | {"json_schema": {"name": "x", "schema": {"type": 5}}}),
+    ("response_format", JSON_SCHEMA | {"json_schema": {"name": "x", "schema": REMOTE}}),
+    ("response_format", JSON_SCHEMA | {"json_schema": {"name": "x", "schema": NESTED}}),
+    ("response_format", JSON_SCHEMA | {"json_schema": {"name": "x", "schema": LARGE}}),
+    ("structured_outputs", {}),
+    ("structured_outputs", {"json": {}, "regex": "a"}),
+    ("structured_outputs", {"json_object": False}),
+    ("structured_outputs", {"json": "{"}),
+    ("structured_outputs", {"json": "[]"}),
+    ("structured_outputs", {"json": REMOTE}),
+    ("structured_outputs", {"json": {"not": {"type": "string"}}}),
+    ("structured_outputs", {"json": {"type": "integer", "minimum": 5, "maximum": 3}}),
+    ("structured_outputs", {"regex": "("}),
+    ("structured_outputs", {"regex": ""}),
+    ("structured_outputs", {"regex": "a" * 20_000}),
+    ("structured_outputs", {"choice": []}),
+    ("structured_outputs", {"choice": [""]}),
+    ("structured_outputs", {"choice": ["x"] * 5000}),
+    ("structured_outputs", {"grammar": "start: b"}),
+    ("structured_outputs", {"whitespace_pattern": " *"}),
+    ("structured_outputs", {"grammar": "start: <|no_such_token|>"}),
     ("response_format", "text"),
     ("tools", [{"type": "function", "function": {"name": "a b"}}]),
     ("tools", [{"type": "function", "function": {"name": "x" * 65}}]),
@@ -122,7 +150,6 @@ CHAT_FIELDS = [
     ("audio", {}),
     ("web_search_options", {}),
     ("prediction", {}),
-    ("structured_outputs", {"json": {}}),
     ("guided_json", {}),
     ("guided_regex", "a"),
     ("allowed_token_ids", [1]),

@@ -39,6 +39,10 @@ class DeviceSampler(Protocol):
         """It left the batch."""
         ...
 
+    def prepare(self, rows: Sequence[PlanRow]) -> None:
+        """These rows are about to be computed: what drawing needs of the host is made meanwhile."""
+        ...
+
     def rehearse(self, num_rows: int) -> None:
         """Draw once in every way there is, for up to `num_rows` sequences of no meaning."""
         ...
@@ -99,6 +103,7 @@ class DeviceRunner:
     def _queue(self, plan: StepPlan) -> tuple[Span, Drawn | None]:
         self._apply_deltas(plan)
         rows = in_order(plan)
+        self._sampler.prepare(rows)
         shape = self._frames.send(rows, self._programs.padded_rows)
         span = self._accelerator.begin()
         drawn = self._draw(shape, [row for row in rows if row.samples])

@@ -45,12 +45,6 @@ class Message(Struct, kw_only=True):
     reasoning_content: str | None = None
 
 
-class ResponseFormat(Struct, kw_only=True):
-    """Free text is the only format yet; the other keys belong to formats refused."""
-
-    type: str
-
-
 class ChatBody(GenerationBody, kw_only=True):
     """`max_completion_tokens` wins over `max_tokens`; without either the context is the limit."""
 
@@ -62,7 +56,6 @@ class ChatBody(GenerationBody, kw_only=True):
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_effort: str | None = None
-    response_format: ResponseFormat | None = None
     modalities: list[str] | None = None
     tools: Tools | None = None
     tool_choice: ToolChoice | None = None
