@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from rtp_core.errors import RequestError
 from rtp_core.server.body import parse
-from rtp_core.server.chat_answer import Manner
 from rtp_core.server.chat_plan import ChatPlan
+from rtp_core.server.chat_reading import chat_reading
 from rtp_core.server.exchange import Answer, Call
 from rtp_core.server.messages import template_messages
 from rtp_core.server.plan import answer
@@ -18,7 +17,6 @@ from rtp_core.server.sampling import check_generation, sampling_params
 from rtp_core.server.schema.chat import ChatBody
 from rtp_core.server.service import Service
 from rtp_core.server.tool_prompt import shown_tools
-from rtp_core.server.tools import read_tools
 
 
 async def chat_completions(service: Service, call: Call) -> Answer:
@@ -43,30 +41,17 @@ def read_plan(body: ChatBody, service: Service) -> ChatPlan:
         max_tokens=max_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )
+    answers = chat_reading(body, service)
+    messages, shown = shown_tools(template_messages(body.messages), answers.described, service.room)
     options = ChatOptions(
         add_generation_prompt=generation_prompt(
             body.add_generation_prompt, body.continue_final_message
         ),
         continue_final_message=bool(body.continue_final_message),
         variables=template_variables(body, service.room),
+        tools=shown,
     )
-    messages = template_messages(body.messages)
-    server, formats = service.config.server, service.room.formats
-    tooling = read_tools(body, formats, auto=server.enable_auto_tool_choice)
-    messages, shown = shown_tools(messages, tooling, service.room)
-    options = replace(options, tools=shown)
-    manner = Manner(
-        reasoning_names(body, both=server.reasoning_content),
-        named_call=tooling is not None and tooling.mode == "named",
-    )
-    return ChatPlan(body, model, sampling, messages, options, tooling, formats.reasoning, manner)
-
-
-def reasoning_names(body: ChatBody, *, both: bool) -> tuple[str, ...]:
-    """Under which names thoughts are told: none when the client wants none."""
-    if body.include_reasoning is False:
-        return ()
-    return ("reasoning", "reasoning_content") if both else ("reasoning",)
+    return ChatPlan(body, model, sampling, messages, options, answers)
 
 
 def generation_prompt(wanted: bool | None, continues: bool | None) -> bool:

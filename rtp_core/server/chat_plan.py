@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from rtp_core.api import ReasoningFormat, Request, SamplingParams
+from rtp_core.api import Request, SamplingParams
 from rtp_core.server.accounting import Account
-from rtp_core.server.chat_answer import ChatRenderer, Manner
+from rtp_core.server.chat_answer import ChatRenderer
+from rtp_core.server.chat_reading import ChatReading
 from rtp_core.server.exchange import Call
 from rtp_core.server.prompts import ChatOptions
 from rtp_core.server.rendering import Telling
@@ -16,9 +17,7 @@ from rtp_core.server.requests import check_structured, engine_request, kept
 from rtp_core.server.sampling import within_context
 from rtp_core.server.schema.chat import ChatBody
 from rtp_core.server.service import Service
-from rtp_core.server.tools import Tooling
-from rtp_core.text.answer_reader import Reading, prompt_tail
-from rtp_core.text.tokenizer import Tokenizer
+from rtp_core.text.answer_reader import Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +29,7 @@ class ChatPlan:
     sampling: SamplingParams
     messages: list[dict[str, Any]]
     options: ChatOptions
-    tooling: Tooling | None
-    reasoning: ReasoningFormat | None
-    manner: Manner
+    answers: ChatReading
 
     @property
     def stream(self) -> bool:
@@ -47,12 +44,7 @@ class ChatPlan:
     @property
     def reading(self) -> Reading | None:
         """As plan.Plan."""
-        tooling = self.tooling
-        if tooling is None:
-            return None if self.reasoning is None else Reading(self.reasoning)
-        return Reading(
-            self.reasoning, tooling.format, tooling.callable_tools, max_calls=tooling.max_calls
-        )
+        return self.answers.reading
 
     async def prompt(self, service: Service) -> Sequence[int]:
         """The rendered conversation."""
@@ -61,22 +53,10 @@ class ChatPlan:
     async def requests(self, call: Call, service: Service) -> list[Request]:
         """One request, from the rendered conversation."""
         ids = await self.prompt(service)
-        sampling = self.constrained(ids, service.room.tokenizer)
+        sampling = self.answers.constrained(self.sampling, ids, service.room.tokenizer)
         sampling = within_context(sampling, len(ids), service.info, "messages", None)
-        await check_structured(self.body, sampling, service)
+        await check_structured(self.body, sampling, service, forced=self.answers.forced)
         return [engine_request(self.body, call, ids, sampling, service.room.tokenizer)]
-
-    def constrained(self, prompt: Sequence[int], tokenizer: Tokenizer) -> SamplingParams:
-        """The sampling with what calls demand; a constraint waits for the end of thinking."""
-        sampling, reasoning = self.sampling, self.reasoning
-        if self.tooling is not None:
-            sampling = self.tooling.constrained(sampling, tokenizer)
-        if sampling.structured is None or reasoning is None:
-            return sampling
-        if not reasoning.thinks(prompt_tail(tokenizer, prompt)):
-            return sampling
-        end = tokenizer.encode(reasoning.close, add_special_tokens=False, allow_special=True)
-        return replace(sampling, structured_after=tuple(end))
 
     def renderer(
         self, requests: Sequence[Request], service: Service, account: Account
@@ -84,5 +64,5 @@ class ChatPlan:
         """As plan.Plan."""
         return ChatRenderer(
             Telling("chatcmpl", self.model, self.body, requests, service.room.tokenizer, account),
-            self.manner,
+            self.answers.manner,
         )

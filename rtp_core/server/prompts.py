@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Self, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.contract import ModelInfo
 from rtp_core.errors import RequestError
-from rtp_core.observe.timeline import process_started_s
-from rtp_core.server.answer_formats import AnswerFormats, load_formats
+from rtp_core.server.answer_formats import AnswerFormats
 from rtp_core.server.grammar_room import GrammarRoom
 from rtp_core.server.sampling import context_exceeded
 from rtp_core.server.schema.fields import INT32_MAX, MAX_PROMPTS
@@ -55,16 +51,6 @@ class PromptRoom:
         self._template = template
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rtp-text")
         self.grammars = GrammarRoom.of_model(tokenizer, info)
-
-    @classmethod
-    def load(cls, info: ModelInfo, config: EngineConfig, threads: int) -> Self:
-        """Read the model's files; slow, not for the event loop. Ends the start's timeline."""
-        directory = Path(info.tokenizer_dir)
-        template = ChatTemplate.load(directory, config.model.chat_template)
-        tokenizer = Tokenizer.load(directory)
-        formats = load_formats(config, template)
-        start = info.start.after("process", process_started_s()).until("server", time.monotonic())
-        return cls(tokenizer, template, replace(info, start=start), threads, formats)
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Ids of a raw prompt, in which special tokens may be spelled."""

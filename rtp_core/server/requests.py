@@ -40,10 +40,13 @@ def engine_request(
 
 
 async def check_structured(
-    body: GenerationBody, sampling: SamplingParams, service: Service
+    body: GenerationBody, sampling: SamplingParams, service: Service, *, forced: bool = False
 ) -> None:
-    """Raises RequestError, naming the body's field, for a constraint that cannot be compiled."""
+    """Raises RequestError, naming the body's field, for a constraint that cannot be compiled.
+
+    `forced`: it is one of calls of tools.
+    """
     if sampling.structured is not None:
         field = "response_format" if body.structured_outputs is None else "structured_outputs"
-        with named(field):
+        with named("tools" if forced else field):
             await service.room.grammars.check(sampling.structured)

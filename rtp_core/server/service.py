@@ -15,7 +15,7 @@ from rtp_core.observe.snapshot import EngineStats
 from rtp_core.server.accounting import Books
 from rtp_core.server.errors import ShutdownError, unavailable
 from rtp_core.server.limits import Limits
-from rtp_core.server.prompts import PromptRoom
+from rtp_core.server.model_text import PromptRoom, load_room
 from rtp_core.server.records import History
 from rtp_core.server.traffic import Traffic
 
@@ -121,7 +121,7 @@ class Service:
         async with self._opening:
             if self._room is None and self.backend.state == "ready":
                 self._room = await asyncio.to_thread(
-                    PromptRoom.load,
+                    load_room,
                     self.backend.info,
                     self.config,
                     self.limits.text_threads,

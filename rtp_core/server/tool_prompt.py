@@ -12,7 +12,6 @@ from typing import Any
 from rtp_core.errors import RequestError
 from rtp_core.server.answer_formats import FALLBACK
 from rtp_core.server.prompts import PromptRoom
-from rtp_core.server.tools import Tooling
 from rtp_core.text.formats.tool_formats import HERMES_CLOSE, HERMES_OPEN
 
 _INTRODUCTION = (
@@ -26,14 +25,12 @@ Turn = dict[str, Any]
 Shown = Sequence[Mapping[str, Any]] | None
 
 
-def shown_tools(
-    messages: list[Turn], tooling: Tooling | None, room: PromptRoom
-) -> tuple[list[Turn], Shown]:
+def shown_tools(messages: list[Turn], tools: Shown, room: PromptRoom) -> tuple[list[Turn], Shown]:
     """Messages, and the tools for the template; without a place there, messages tell of them."""
     if room.declares("tools"):
-        return messages, None if tooling is None else tooling.described
+        return messages, tools
     turns = messages if room.shows_calls else [_written(turn) for turn in messages]
-    if tooling is None:
+    if tools is None:
         return turns, None
     if room.formats.calls_name not in (None, FALLBACK):
         raise RequestError(
@@ -41,7 +38,7 @@ def shown_tools(
             "the model's chat template has no place for tools",
             remedy="start with --chat-template FILE, or with --tool-call-parser auto",
         )
-    lines = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tooling.described)
+    lines = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
     text = _INTRODUCTION.format(tools=lines)
     if turns and turns[0]["role"] == "system":
         first = {**turns[0], "content": f"{turns[0]['content']}\n\n{text}"}

@@ -13,7 +13,7 @@ from rtp_core.server.body import parse
 from rtp_core.server.chat_plan import ChatPlan
 from rtp_core.server.dialect import Dialect, chat_plan
 from rtp_core.server.exchange import Answer, Call, Reply
-from rtp_core.server.plan import answer
+from rtp_core.server.plan import Reading, answer
 from rtp_core.server.rendering import Telling
 from rtp_core.server.schema.anthropic import (
     MESSAGES_IGNORED,
@@ -23,7 +23,6 @@ from rtp_core.server.schema.anthropic import (
     PromptBody,
 )
 from rtp_core.server.service import Service
-from rtp_core.text.answer_reader import Reading
 
 
 async def messages(service: Service, call: Call) -> Answer:

@@ -11,12 +11,12 @@ from rtp_core.server.accounting import Account
 from rtp_core.server.chat_plan import ChatPlan
 from rtp_core.server.dialect import Dialect, chat_plan
 from rtp_core.server.exchange import Call
+from rtp_core.server.plan import Reading
 from rtp_core.server.rendering import Telling
 from rtp_core.server.responses.reading import NAMES, chat_fields
 from rtp_core.server.responses.telling import ResponseRenderer
 from rtp_core.server.schema.responses import ResponsesBody
 from rtp_core.server.service import Service
-from rtp_core.text.answer_reader import Reading
 
 _TOO_LONG = "context_length_exceeded"
 

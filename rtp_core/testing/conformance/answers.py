@@ -105,7 +105,7 @@ def _thoughts(make: Make) -> tuple[New, Sequence[str]]:
 def _texts(marks: Sequence[str]) -> Iterator[str]:
     """Texts that begin and break off the format at random; always the same ones."""
     chosen = random.Random(0)
-    words = (*_WORDS, *marks * 4)
+    words = (*_WORDS, *tuple(marks) * 4)
     for length in itertools.islice(itertools.cycle(range(1, 16)), NUM_TEXTS):
         yield "".join(chosen.choices(words, k=length))
 
