@@ -180,6 +180,40 @@ class ServerConfig(Section):
             "Where traces go, OTLP over HTTP; needs rtp-core[otel].", flag="--otlp-traces-endpoint"
         ),
     )
+    open_operations: bool = field(
+        default=False,
+        metadata=rule(
+            "Let everybody drain the server and reset its cache where it needs no key and other "
+            "machines reach it."
+        ),
+    )
+    tool_call_parser: str = field(
+        default="auto",
+        metadata=rule(
+            "How calls of tools are read, by offer name; auto looks into the chat template, none "
+            "reads no calls.",
+            flag="--tool-call-parser",
+        ),
+    )
+    reasoning_parser: str = field(
+        default="auto",
+        metadata=rule(
+            "How thoughts are told from answers, by offer name; auto looks into the chat "
+            "template, none tells nothing apart.",
+            flag="--reasoning-parser",
+        ),
+    )
+    enable_auto_tool_choice: bool = field(
+        default=True,
+        metadata=rule(
+            "Let models decide whether to call a tool; without it a request must say.",
+            flag="--enable-auto-tool-choice",
+        ),
+    )
+    reasoning_content: bool = field(
+        default=False,
+        metadata=rule("Tell thoughts under their old name reasoning_content too."),
+    )
     ui: bool = field(default=True, metadata=rule("Serve the page at /."))
     verbose: bool = field(
         default=False,

@@ -32,6 +32,7 @@ from rtp_core.engine.cpu_weights import can_keep_codes
 from rtp_core.engine.device_memory import enough_memory
 from rtp_core.engine.devices import open_early, pick_device
 from rtp_core.engine.explain import explain_prepared
+from rtp_core.engine.grammar_desk import GrammarDesk
 from rtp_core.engine.model_facts import sampling_defaults, stop_token_ids
 from rtp_core.engine.prepare import Prepared, prepare
 from rtp_core.engine.reading import Reading
@@ -50,6 +51,9 @@ from rtp_core.plugins.host import PluginHost
 from rtp_core.scheduling.scheduler import Scheduler
 from rtp_core.speculation.controller import SpeculationController
 from rtp_core.text.gguf_tokenizer import WRITER_VERSION, write_tokenizer
+from rtp_core.text.structured.grammars import Grammars
+from rtp_core.text.structured.masks import GrammarMasks
+from rtp_core.text.tokenizer import Tokenizer
 from rtp_kernels.pack import pack_for_few_rows
 from rtp_kernels.registry import resolver
 
@@ -84,7 +88,9 @@ def _build_engine(config: EngineConfig, progress: Progress | None, watch: Stopwa
     watch.lap("tokenizer")
     model, load = _load_model(prepared, loader, backend, progress, watch)
     eos = frozenset(info.eos_token_ids)
-    runner, memory = open_runner(prepared, model, backend, eos, watch)
+    grammars = _grammars(info)
+    masks = GrammarMasks(grammars, spec.vocab_size, eos)
+    runner, memory = open_runner(prepared, model, backend, eos, masks, watch)
     cache = _cache(prepared, memory)
     watch.lap("cache")
     plugin_errors: Counter[str] = Counter()
@@ -104,6 +110,7 @@ def _build_engine(config: EngineConfig, progress: Progress | None, watch: Stopwa
             load=load,
             explain=lambda: explain_prepared(prepared),
             plugin_errors=plugin_errors,
+            grammars=GrammarDesk(grammars, masks.counts),
         )
     )
 
@@ -228,6 +235,11 @@ def _cache(prepared: Prepared, memory: KVMemory) -> KVCache:
             prepared.context.limits.max_num_batched_tokens,
         ),
     )
+
+
+def _grammars(info: ModelInfo) -> Grammars:
+    directory = Path(info.tokenizer_dir)
+    return Grammars(lambda: Tokenizer.load(directory), info.vocab_size, info.eos_token_ids)
 
 
 def _model_info(prepared: Prepared) -> ModelInfo:

@@ -14,6 +14,7 @@ from rtp_core.loading.checkpoint import open_checkpoint
 from rtp_core.loading.demo import DEMO_NAMES, hub_model, local_path
 from rtp_core.loading.objects.address import is_object_address
 from rtp_core.plugins.explain import explain, to_json
+from rtp_core.text.structured.grammars import library_version
 
 
 def explain_model(config: EngineConfig) -> dict[str, Any]:
@@ -45,6 +46,7 @@ def explain_prepared(prepared: Prepared, weights_here: bool = True) -> dict[str,
         *_quantization(prepared),
         ("weights", prepared.weights.name, prepared.weights.reason),
         _kernels(spec.dtype, prepared.context.device),
+        ("structured_output", *_structured()),
     )
     features = explain(prepared.config, prepared.resolution, prepared.host.manifests, decided)
     model = {
@@ -61,6 +63,14 @@ def explain_prepared(prepared: Prepared, weights_here: bool = True) -> dict[str,
 def _kernels(dtype: str, device: str) -> tuple[str, str, str]:
     form, reason = kernel_form(dtype, device)
     return "kernels", form, "; ".join(filter(None, (reason, tuned_words(device, dtype))))
+
+
+def _structured() -> tuple[str, str]:
+    """What compiles grammars, and why."""
+    version = library_version()
+    if version is None:
+        return "none", "the package llguidance is not installed: such requests are refused"
+    return f"llguidance {version}", "grammars are compiled when a request asks for one"
 
 
 def _quantization(prepared: Prepared) -> tuple[tuple[str, str, str], ...]:

@@ -105,6 +105,9 @@ class ScriptedEngine:
     def explain(self) -> dict[str, Any]:
         return {"pid": os.getpid(), "loader": {"offer": "scripted"}, "device": self.device}
 
+    def report(self, topic: str) -> dict[str, Any]:
+        return {"topic": topic}
+
     def reset_prefix_cache(self) -> bool:
         return not self.running
 

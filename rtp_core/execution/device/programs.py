@@ -138,16 +138,32 @@ class Programs:
             ids = self._next_tokens(ids, frame.slots[:num_rows], self.last_tokens)
         return self._model.logits(self._model.forward(ids, self.attention, step).hidden)
 
+    def hidden(self, shape: StepShape) -> torch.Tensor:
+        """Hidden states of all tokens of a step whose frame is sent."""
+        return self._forward(shape, None)
+
+    def picked(self, hidden: torch.Tensor, shape: StepShape, num_drawing: int) -> torch.Tensor:
+        """As `run`, of hidden states that are there already."""
+        num_picks = num_drawing * (1 + shape.num_drafts)
+        return self.logits(hidden[self.frames.device.picks[:num_picks]])
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """float32 [rows, vocab]."""
+        return self._model.logits(hidden)
+
     def _general(self, shape: StepShape, num_picks: int) -> torch.Tensor:
+        return self.logits(self._forward(shape, self.frames.device.picks[:num_picks]))
+
+    def _forward(self, shape: StepShape, wanted: torch.Tensor | None) -> torch.Tensor:
         frame, num_single = self.frames.device, shape.num_single
         ids = frame.token_ids[: shape.num_tokens]
         if num_single:
             known = self._next_tokens(ids[:num_single], frame.slots[:num_single], self.last_tokens)
             ids = torch.cat((known, ids[num_single:]))
         single = self._single(num_single, 1, shape.context) if num_single else None
-        step = DeviceStep(single, self._several(shape))
-        wanted = frame.picks[:num_picks]
-        return self._model.logits(self._model.forward(ids, self.attention, step, (), wanted).hidden)
+        several = self._several(shape) if num_single < shape.num_rows else None
+        step = DeviceStep(single, several)
+        return self._model.forward(ids, self.attention, step, (), wanted).hidden
 
     def _single(self, num_rows: int, new_tokens: int, context: int) -> Rows:
         return Rows(
