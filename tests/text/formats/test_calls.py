@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import time
@@ -73,16 +74,24 @@ def test_pieces_change_nothing_and_nothing_is_lost(name, parts, sizes):
     ["<tool_call>", '<tool_call>{"a":', "{", "[", "[now(", "<function=", "[TOOL_CALLS]", "\n",
      "<|python_tag|>", "<｜tool▁call▁begin｜>", "<｜tool▁calls▁begin｜>", '{"a":"', "<tool_cal"],
 )  # fmt: skip
-def test_a_megabyte_of_openings_takes_linear_time(name, unit):
+def test_many_openings_take_linear_time(name, unit):
+    """Eight times the text: eight times as long when linear, 64 times when quadratic."""
+
     def seconds(size):
         text, reader = unit * (size // len(unit)), parser(name)
+        gc.collect()
         began = time.process_time()
         events = [one for at in range(0, len(text), 4) for one in reader.feed(text[at : at + 4])]
         events += reader.end()
+        taken = time.process_time() - began
         assert "".join(one.text for one in events) == text
-        return time.process_time() - began
+        return taken
 
-    assert seconds(2**20) < 20 * max(seconds(2**17), 0.02)
+    gc.disable()  # its passes over the events that are kept grow faster than their number
+    try:
+        assert seconds(2**18) < 20 * max(seconds(2**15), 0.005)
+    finally:
+        gc.enable()
 
 
 def test_ids_are_as_the_families_demand():
