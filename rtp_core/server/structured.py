@@ -44,8 +44,8 @@ def _formatted(wanted: ResponseFormat | None) -> StructuredOutput | None:
 
 
 def _one_of(wanted: StructuredOutputs) -> StructuredOutput:
-    given = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value}
-    given |= {"json": wanted.json} if wanted.json is not None else {}
+    fields = msgspec.structs.asdict(wanted).items()
+    given = {name: value for name, value in fields if value is not None and value is not False}
     if len(given) != 1:
         raise RequestError(
             "structured_outputs",
