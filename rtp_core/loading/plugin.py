@@ -22,10 +22,10 @@ def rtp_weight_loaders() -> tuple[Offer, ...]:
 
 
 def _auto(context: BuildContext, options: Any) -> WeightLoader:
-    del context, options
+    del options
     from rtp_core.loading.auto import AutoLoader
 
-    return AutoLoader()
+    return AutoLoader(device=context.device, stall_s=context.stall_timeout_s)
 
 
 def _mmap(context: BuildContext, options: Any) -> WeightLoader:
@@ -36,10 +36,10 @@ def _mmap(context: BuildContext, options: Any) -> WeightLoader:
 
 
 def _file_order(context: BuildContext, options: Any) -> WeightLoader:
-    del context, options
-    from rtp_core.loading.file_order import FileOrderLoader
+    del options
+    from rtp_core.loading.streamed import StreamingLoader
 
-    return FileOrderLoader()
+    return StreamingLoader(context.device, context.stall_timeout_s)
 
 
 def _dummy(context: BuildContext, options: Any) -> WeightLoader:
