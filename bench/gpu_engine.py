@@ -1,6 +1,6 @@
-"""The engine on a GPU, random weights of the Qwen3-8B shape: steps, prompts, rates, errors.
+"""The engine on a GPU, random weights of a known shape: steps, prompts, rates, errors.
 
-    python bench/gpu_engine.py [--sections decode,verify] [--batches 1,8,32]
+    python bench/gpu_engine.py [--shape qwen3-30b-a3b] [--sections decode,verify] [--batches 1,8,32]
         [--prefill 1x1024,16x1024] [--throughput 512x1024x256] [--json FILE]
 
 A step is what the engine's thread takes from one delivery of tokens to the next. The floor of a
@@ -24,18 +24,18 @@ import torch
 from gpu import chunk, error, verify
 from gpu.inside import capture_cost
 from gpu.session import Session, build, release
-from gpu.work import QWEN3_8B, Card, Work
+from gpu.work import SHAPES, Card, Work
 from triton import knobs
 
 from rtp_core import __version__
 
-SHAPE = QWEN3_8B
 SECTIONS = "decode,drawing,prefill,throughput,chunk,capture,verify,error"
 DRAWING = {"temperature": 0.8, "top_k": 50, "top_p": 0.9, "presence_penalty": 0.3, "seed": 1}
 
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--shape", choices=SHAPES, default="qwen3-8b")
     parser.add_argument("--sections", default=SECTIONS, help=f"of {SECTIONS}")
     parser.add_argument("--batches", default="1,8,32,64,128,256")
     parser.add_argument("--drawing", default="1,256", help="batches whose steps draw")
@@ -48,6 +48,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--json", type=Path)
     flags = parser.parse_args()
     flags.sections = listed(flags.sections)
+    flags.shape = SHAPES[flags.shape]
     unknown = set(flags.sections) - set(listed(SECTIONS))
     if unknown:
         parser.error(f"--sections: {', '.join(sorted(unknown))} is none of {SECTIONS}")
@@ -94,12 +95,12 @@ class Sections:
 
     def __init__(self, flags: argparse.Namespace, card: Card, report: Report) -> None:
         self.flags, self.card, self.report = flags, card, report
-        self.work = Work.of(SHAPE)
+        self.work = Work.of(flags.shape)
         began = time.perf_counter()
-        engine = build(SHAPE, max_model_len=flags.max_model_len)
+        engine = build(flags.shape, max_model_len=flags.max_model_len)
         report.add("build", {"seconds": time.perf_counter() - began})
         report.add("start", {one.name: one.seconds for one in engine.info.start.phases})
-        self.session = Session(engine, SHAPE["vocab_size"])
+        self.session = Session(engine, flags.shape["vocab_size"])
         self.session.submit(64, 8)
         self.session.drain()
 
@@ -148,25 +149,21 @@ class Sections:
             self.plain(batch)
 
     def close(self) -> None:
-        self.session.engine.close()
-        del self.session
-        release()
+        release(self.session.engine)
 
 
 def verify_all(flags: argparse.Namespace, report: Report) -> None:
     """An engine of its own, with room for drafts."""
-    engine = build(SHAPE, **verify.SECTIONS)
+    engine = build(flags.shape, **verify.SECTIONS)
     for batch in numbers(flags.verify):
-        found = verify.verify(engine, SHAPE["vocab_size"], batch, flags.context)
+        found = verify.verify(engine, flags.shape["vocab_size"], batch, flags.context)
         for name, one in verify.against_plain(found, report.results[f"decode {batch}"]).items():
             report.add(f"verify {batch} {name}", one)
-    engine.close()
-    del engine
-    release()
+    release(engine)
 
 
 def error_all(flags: argparse.Namespace, report: Report) -> None:
-    for name, one in error.error(SHAPE, numbers(flags.error)).items():
+    for name, one in error.error(flags.shape, numbers(flags.error)).items():
         report.add(name, one)
 
 

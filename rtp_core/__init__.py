@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-__all__ = ["LLM", "AsyncLLM", "EngineConfig", "SamplingParams", "__version__", "hookimpl"]
+__all__ = [
+    "LLM",
+    "AsyncLLM",
+    "EngineConfig",
+    "SamplingParams",
+    "StructuredOutput",
+    "__version__",
+    "hookimpl",
+]
 
 if TYPE_CHECKING:
     from rtp_core.api import SamplingParams as SamplingParams
+    from rtp_core.api import StructuredOutput as StructuredOutput
     from rtp_core.api import hookimpl as hookimpl
     from rtp_core.config.schema import EngineConfig as EngineConfig
     from rtp_core.engine.async_llm import AsyncLLM as AsyncLLM
@@ -20,6 +29,7 @@ else:
         "LLM": "rtp_core.engine.llm",
         "AsyncLLM": "rtp_core.engine.async_llm",
         "SamplingParams": "rtp_core.api",
+        "StructuredOutput": "rtp_core.api",
         "hookimpl": "rtp_core.api",
         "EngineConfig": "rtp_core.config.schema",
     }

@@ -32,9 +32,7 @@ def error(shape: Mapping[str, Any], batches: list[int]) -> dict[str, dict[str, f
     cut = {**shape, "num_hidden_layers": min(LAYERS, shape["num_hidden_layers"])}
     engine = build(cut, **SECTIONS)
     texts = {batch: engine_logits(Session(engine, cut["vocab_size"]), batch) for batch in batches}
-    engine.close()
-    del engine
-    release()
+    release(engine)
     prepared, parameters = _weights(cut)
     return {f"error {batch}": compare(*texts[batch], parameters, prepared) for batch in batches}
 

@@ -36,7 +36,7 @@ def replay_seconds(engine: EngineCore, rows: int, new_tokens: int, bound: int) -
     It writes keys and values of that step once more, which only random texts may suffer.
     """
     programs = programs_of(engine)
-    limits, sizes = programs._limits, programs._sizes
+    limits, sizes = programs.limits, programs._sizes
     size = next(size for size in sizes if size >= rows)
     captured = programs._captured[size, new_tokens, limits.context_of(bound)]
     torch.cuda.synchronize()
@@ -58,8 +58,8 @@ def _timed(replay: Callable[[], None]) -> float:
 def capture_cost(engine: EngineCore, context: int) -> dict[str, float]:
     """Seconds and bytes of the device to record ten sizes anew, into memory of their own."""
     programs = programs_of(engine)
-    sizes = [size for size in LADDER if size <= programs._limits.max_rows]
-    bound = programs._limits.context_of(context)
+    sizes = [size for size in LADDER if size <= programs.limits.max_rows]
+    bound = programs.limits.context_of(context)
     accelerator = CudaAccelerator("cuda", 1)
     torch.cuda.synchronize()
     before, began = torch.cuda.mem_get_info()[0], time.perf_counter()

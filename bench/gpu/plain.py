@@ -29,10 +29,31 @@ def logits(
             if name.startswith(at)
         }
         x = x + _attention(_norm(x, own["attention_norm"], spec), own, spec)
-        gate, up = functional.linear(_norm(x, own["mlp_norm"], spec), own["gate_up"]).chunk(2, -1)
-        x = x + functional.linear(functional.silu(gate) * up, own["down"])
+        x = x + _feed_forward(_norm(x, own["mlp_norm"], spec), own, spec)
     x = _norm(x[first:], parameters["norm"].to(dtype), spec)
     return functional.linear(x, parameters["head"].to(dtype)).float()
+
+
+def _feed_forward(x: torch.Tensor, own: Parameters, spec: ModelSpec) -> torch.Tensor:
+    if "router" not in own or spec.experts is None:
+        return _gated(x, own["gate_up"], own["down"])
+    number, top_k = spec.experts.num_experts, spec.experts.top_k
+    scores = functional.linear(x, own["router"]).float().softmax(-1)
+    shares, chosen = scores.topk(top_k, -1)
+    if spec.experts.normalize:
+        shares = shares / shares.sum(-1, keepdim=True)
+    out = torch.zeros_like(x, dtype=torch.float32)
+    both, down = (own[name].chunk(number) for name in ("expert_gate_up", "expert_down"))
+    for expert in range(number):
+        token, choice = (chosen == expert).nonzero(as_tuple=True)
+        done = _gated(x[token], both[expert], down[expert]).float()
+        out.index_add_(0, token, done * shares[token, choice, None])
+    return out.to(x.dtype)
+
+
+def _gated(x: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+    gate, up = functional.linear(x, gate_up).chunk(2, -1)
+    return functional.linear(functional.silu(gate) * up, down)
 
 
 def _norm(x: torch.Tensor, weight: torch.Tensor, spec: ModelSpec) -> torch.Tensor:

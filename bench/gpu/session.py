@@ -40,8 +40,10 @@ def build(shape: Mapping[str, Any], **sections: Any) -> EngineCore:
         return build_engine(configuration(shape, folder, **sections))
 
 
-def release() -> None:
-    """Memory of an engine that nobody refers to any more."""
+def release(engine: EngineCore) -> None:
+    """End an engine and give its memory back, whoever still refers to it."""
+    engine.close()
+    engine.__dict__.clear()
     gc.collect()
     torch.cuda.empty_cache()
 

@@ -25,13 +25,43 @@ QWEN3_8B: dict[str, Any] = {
     "hidden_act": "silu",
     "eos_token_id": 151645,
 }
+QWEN3_30B_A3B: dict[str, Any] = {
+    **QWEN3_8B,
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "hidden_size": 2048,
+    "num_hidden_layers": 48,
+    "num_key_value_heads": 4,
+    "intermediate_size": 6144,
+    "moe_intermediate_size": 768,
+    "num_experts": 128,
+    "num_experts_per_tok": 8,
+    "norm_topk_prob": True,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+}
+SHAPES = {"qwen3-8b": QWEN3_8B, "qwen3-30b-a3b": QWEN3_30B_A3B}
+"""config.json by what the command line calls it."""
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Of every layer; `each` has so many elements."""
+
+    number: int
+    top_k: int
+    each: int
+
+    def distinct(self, tokens: int) -> float:
+        """Experts that somebody chooses, expected where the choice is random."""
+        return self.number * (1 - (1 - self.top_k / self.number) ** tokens)
 
 
 @dataclass(frozen=True)
 class Work:
     """Weights of all linear layers and of the head, in elements; shapes of attention.
 
-    `last`: of the layers behind the last attention, which only tokens that draw pass.
+    `last`: of the layers behind the last attention, which only tokens that draw pass. Both count
+    the experts of one token.
     """
 
     linear: int
@@ -41,21 +71,32 @@ class Work:
     heads: int
     kv_heads: int
     head_dim: int
+    experts: Experts | None = None
 
     @staticmethod
     def of(shape: Mapping[str, Any]) -> Work:
-        """Of a dense model's config.json."""
+        """Of a config.json of `SHAPES`."""
         hidden, dim = shape["hidden_size"], shape["head_dim"]
         heads, kv_heads = shape["num_attention_heads"], shape["num_key_value_heads"]
         into = (heads + 2 * kv_heads) * dim * hidden
-        after = heads * dim * hidden + 3 * hidden * shape["intermediate_size"]
+        after, experts = heads * dim * hidden, None
+        if "num_experts" in shape:
+            each = 3 * hidden * shape["moe_intermediate_size"]
+            experts = Experts(shape["num_experts"], shape["num_experts_per_tok"], each)
+            after += experts.number * hidden + experts.top_k * each
+        else:
+            after += 3 * hidden * shape["intermediate_size"]
         layers, head = shape["num_hidden_layers"], shape["vocab_size"] * hidden
-        return Work(layers * (into + after), after, head, layers, heads, kv_heads, dim)
+        return Work(layers * (into + after), after, head, layers, heads, kv_heads, dim, experts)
 
-    def decode_bytes(self, batch: int, context: int) -> int:
-        """Weights once, keys and values of all texts; bfloat16."""
-        kv = self.layers * 2 * self.kv_heads * self.head_dim
-        return 2 * (self.linear + self.head + batch * context * kv)
+    def decode_bytes(self, batch: int, context: int) -> float:
+        """Weights once, of experts those that are chosen, keys and values of all texts;
+        bfloat16."""
+        kv, more = self.layers * 2 * self.kv_heads * self.head_dim, 0.0
+        if self.experts:
+            others = self.experts.distinct(batch) - self.experts.top_k
+            more = self.layers * others * self.experts.each
+        return 2 * (self.linear + more + self.head + batch * context * kv)
 
     def prompt_flops(self, length: int) -> int:
         """Linear layers, causal attention, and the head for the last token, which alone passes

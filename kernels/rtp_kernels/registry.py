@@ -88,6 +88,7 @@ _TRITON: tuple[str, ...] = (
     "norm_gate_up",
     "norm_gate_up_gelu",
     "linear_norm_residual",
+    "moe_gate_up_down",
     "head",
     "soft_cap",
     "settle",

@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+from rtp_core.api.answers import (
+    AnswerEvent,
+    AnswerParser,
+    ContentDelta,
+    ReasoningDelta,
+    ReasoningFormat,
+    Tool,
+    ToolArguments,
+    ToolFormat,
+    ToolRules,
+    ToolStart,
+)
 from rtp_core.api.disaggregation import (
     GroupDone,
     KVTransport,
@@ -89,6 +101,10 @@ from rtp_core.api.speculation import (
     Speculator,
     SpeculatorNeeds,
 )
+from rtp_core.api.structured import (
+    StructuredKind,
+    StructuredOutput,
+)
 from rtp_core.api.version import (
     API_VERSION,
 )
@@ -112,6 +128,8 @@ __all__ = [
     "API_VERSION",
     "TO_BE_DRAWN",
     "UNUSABLE_LOGITS",
+    "AnswerEvent",
+    "AnswerParser",
     "AttentionBackend",
     "AttentionPlan",
     "BlockCopy",
@@ -122,6 +140,7 @@ __all__ = [
     "CheckedModel",
     "Clock",
     "Commit",
+    "ContentDelta",
     "Cut",
     "Draft",
     "DraftRow",
@@ -161,6 +180,8 @@ __all__ = [
     "PlanRow",
     "QueuedRequest",
     "QueueingModel",
+    "ReasoningDelta",
+    "ReasoningFormat",
     "Request",
     "RequestTiming",
     "Role",
@@ -176,10 +197,17 @@ __all__ = [
     "StepCosts",
     "StepPlan",
     "StepResult",
+    "StructuredKind",
+    "StructuredOutput",
     "TensorInfo",
     "TierBlock",
     "TokenEvent",
     "TokenLogprob",
+    "Tool",
+    "ToolArguments",
+    "ToolFormat",
+    "ToolRules",
+    "ToolStart",
     "WeightLoader",
     "WeightPlan",
     "WeightRule",

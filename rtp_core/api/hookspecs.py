@@ -69,3 +69,8 @@ def rtp_commands() -> tuple[Offer, ...]:  # pyright: ignore[reportReturnType]
 @hookspec
 def rtp_routes() -> tuple[Offer, ...]:  # pyright: ignore[reportReturnType]
     """``routes:*`` building an ASGI application mounted under its name."""
+
+
+@hookspec
+def rtp_answer_parsers() -> tuple[Offer, ...]:  # pyright: ignore[reportReturnType]
+    """``tool_parser:*`` building a ToolFormat, ``reasoning_parser:*`` a ReasoningFormat."""

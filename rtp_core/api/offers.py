@@ -29,6 +29,8 @@ class Role(StrEnum):
     ATTENTION = "attention"
     COMMAND = "command"
     ROUTES = "routes"
+    TOOL_PARSER = "tool_parser"
+    REASONING_PARSER = "reasoning_parser"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,8 @@ class Offer:
 
     The object's type by role: `api` protocols WeightLoader, SchedulingPolicy, KVStore,
     KVTier, KVFormat, Speculator, (MediaPlanner, ModalityEncoder), KVTransport,
-    ModelFamily (named by Hugging Face architecture), AttentionBackend.
+    ModelFamily (named by Hugging Face architecture), AttentionBackend, ToolFormat,
+    ReasoningFormat.
     """
 
     role: Role

@@ -94,12 +94,19 @@ class StepPlan:
 
 
 class RowResult(NamedTuple):
-    """Tokens drawn for a row: accepted drafts, then the bonus token; empty if not sampling."""
+    """Tokens drawn for a row: accepted drafts, then the bonus token; empty if not sampling.
+
+    Empty for a row that samples: nothing could be drawn yet, its last token is to be computed
+    again. `complete`: the sequence's grammar lets nothing follow, so it ends here.
+    `prompt_logprobs`: of the prompt's tokens that follow the row's tokens, if they are wanted.
+    """
 
     sequence_id: str
     token_ids: tuple[int, ...]
     num_accepted: int = 0
     logprobs: tuple[TokenLogprob, ...] | None = None
+    complete: bool = False
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

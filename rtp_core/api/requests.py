@@ -77,6 +77,8 @@ class TokenEvent:
 
     `finish_reason` set = last event of this choice. `stop_reason` is the stop token id that
     ended it, if any. `error` explains FinishReason.ERROR in words fit for the client.
+    `prompt_logprobs` go on where those of earlier events ended, from the prompt's second token;
+    choice 0 has them.
     """
 
     request_id: str
@@ -88,3 +90,4 @@ class TokenEvent:
     num_cached_tokens: int = 0
     error: str | None = None
     timing: RequestTiming | None = None
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()

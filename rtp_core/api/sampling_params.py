@@ -6,12 +6,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rtp_core.api.structured import StructuredOutput
 from rtp_core.errors import RequestError
 
 MAX_CHOICES = 128
 MAX_LOGPROBS = 20
 MAX_STOP_STRINGS = 4
 MAX_STOP_STRING_CHARS = 1024
+MAX_MARKER_TOKENS = 64
+MAX_BAD_WORDS = 128
+MAX_BAD_WORD_CHARS = 1024
 SEED_BOUND = 2**63
 
 
@@ -22,6 +26,11 @@ class SamplingParams:
     `temperature` 0 is argmax. `top_k` 0 or -1 and `top_p` 1 switch truncation off.
     `seed` None draws a fresh seed at admission. `max_tokens` None fills the context.
     `logprobs` asks for that many alternatives a token, from the raw distribution.
+    `structured` constrains the whole text of each choice, or, with `structured_after`, what
+    follows the first occurrence of these token ids in it (the end of thinking, say).
+    `prompt_logprobs` asks the same of the prompt's tokens, all of which are computed then.
+    Of `allowed_token_ids` is drawn if given; `bad_words` never come, and neither do the
+    sequences of `bad_token_ids`, which is what the engine knows them by.
     Raises RequestError naming the field when a value is out of bounds.
     """
 
@@ -43,6 +52,12 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
+    structured: StructuredOutput | None = None
+    structured_after: tuple[int, ...] | None = None
+    prompt_logprobs: int | None = None
+    allowed_token_ids: tuple[int, ...] | None = None
+    bad_words: tuple[str, ...] = ()
+    bad_token_ids: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -53,6 +68,8 @@ class SamplingParams:
         self._check_reals()
         self._check_stops()
         self._check_bias()
+        self._check_structured()
+        self._check_bans()
 
     @property
     def greedy(self) -> bool:
@@ -68,6 +85,16 @@ class SamplingParams:
             or self.repetition_penalty != 1.0
         )
 
+    @property
+    def masked(self) -> bool:
+        """True when what has been drawn decides which tokens may follow."""
+        return self.structured is not None or self.has_bans
+
+    @property
+    def has_bans(self) -> bool:
+        """True when some tokens may not be drawn, whatever a grammar says."""
+        return self.allowed_token_ids is not None or bool(self.bad_token_ids)
+
     def _check_counts(self) -> None:
         _integer("n", self.n, 1, MAX_CHOICES)
         _integer("top_k", self.top_k, -1, 2**31 - 1)
@@ -80,6 +107,8 @@ class SamplingParams:
                 )
         if self.logprobs is not None:
             _integer("logprobs", self.logprobs, 0, MAX_LOGPROBS)
+        if self.prompt_logprobs is not None:
+            _integer("prompt_logprobs", self.prompt_logprobs, 0, MAX_LOGPROBS)
         if self.seed is not None:
             _integer("seed", self.seed, -SEED_BOUND, SEED_BOUND - 1)
 
@@ -106,6 +135,44 @@ class SamplingParams:
         for token, bias in self.logit_bias.items():
             _integer("logit_bias", token, 0, 2**31 - 1)
             _real("logit_bias", bias, -100.0, 100.0)
+
+    def _check_structured(self) -> None:
+        if not isinstance(self.structured, StructuredOutput | None):
+            raise RequestError("structured", "structured must be a StructuredOutput")
+        if self.structured_after is None:
+            return
+        marker = tuple(self.structured_after)
+        object.__setattr__(self, "structured_after", marker)
+        if self.structured is None or not 0 < len(marker) <= MAX_MARKER_TOKENS:
+            raise RequestError(
+                "structured_after",
+                f"structured_after needs structured and has 1 to {MAX_MARKER_TOKENS} token ids",
+            )
+        for token in marker:
+            _integer("structured_after", token, 0, 2**31 - 1)
+
+    def _check_bans(self) -> None:
+        if self.allowed_token_ids is not None:
+            allowed = tuple(dict.fromkeys(self.allowed_token_ids))
+            object.__setattr__(self, "allowed_token_ids", allowed)
+            if not allowed:
+                raise RequestError("allowed_token_ids", "allowed_token_ids has at least one id")
+        for token in self.allowed_token_ids or ():
+            _integer("allowed_token_ids", token, 0, 2**31 - 1)
+        object.__setattr__(self, "bad_words", tuple(self.bad_words))
+        if len(self.bad_words) > MAX_BAD_WORDS:
+            raise RequestError("bad_words", f"bad_words takes at most {MAX_BAD_WORDS} strings")
+        for word in self.bad_words:
+            if not isinstance(word, str) or not 0 < len(word) <= MAX_BAD_WORD_CHARS:
+                raise RequestError(
+                    "bad_words", f"a bad word has 1 to {MAX_BAD_WORD_CHARS} characters"
+                )
+        banned = tuple(tuple(one) for one in self.bad_token_ids)
+        object.__setattr__(self, "bad_token_ids", banned)
+        if not all(banned):
+            raise RequestError("bad_token_ids", "a sequence of bad_token_ids is not empty")
+        for token in (token for one in banned for token in one):
+            _integer("bad_token_ids", token, 0, 2**31 - 1)
 
 
 def _integer(name: str, value: object, low: int, high: int) -> None:

@@ -20,6 +20,10 @@ class StepCosts(Protocol):
         """Estimated seconds of a step; 0.0 while nothing was measured."""
         ...
 
+    def table(self) -> list[dict[str, float]]:
+        """What was measured: sizes of steps (powers of two that they lie below) and seconds."""
+        ...
+
     def record(self, num_tokens: int, context_tokens: int, num_rows: int, seconds: float) -> None:
         """Correct the table with a step just run."""
         ...

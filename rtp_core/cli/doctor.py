@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from rtp_core.config.environment import cache_dir
 
-_PACKAGES = ("torch", "tokenizers", "pluggy", "starlette", "uvicorn", "pyzmq")
+_PACKAGES = ("torch", "tokenizers", "llguidance", "pluggy", "starlette", "uvicorn", "pyzmq")
 
 
 @dataclass(frozen=True, slots=True)

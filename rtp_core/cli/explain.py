@@ -35,9 +35,11 @@ def _text(report: dict) -> str:
         f"({memory['kv_reason']})",
         "",
     ]
+    width = max(len(feature["role"]) for feature in report["features"])
     for feature in report["features"]:
         state = "on " if feature["on"] else "off"
         offer = feature["offer"] or "-"
         owner = f"{feature['plugin']} {feature['version']}" if feature["plugin"] else "-"
-        lines.append(f"{state}  {feature['role']:<10} {offer:<24} {owner:<24} {feature['reason']}")
+        role, reason = feature["role"], feature["reason"]
+        lines.append(f"{state}  {role:<{width}} {offer:<24} {owner:<24} {reason}")
     return "\n".join(lines) + "\n"

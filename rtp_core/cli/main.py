@@ -19,6 +19,8 @@ COMMANDS = {
     "explain": "effective features, why, and what they cost",
     "doctor": "check the environment, with remedies",
     "model": "obtain a model",
+    "tune": "find the fastest kernels for a model on this GPU",
+    "convert": "write a model ready to serve: fused, split, quantized",
 }
 
 

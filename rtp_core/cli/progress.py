@@ -1,30 +1,115 @@
-"""Progress on a terminal; silence in a pipe."""
+"""Progress in bytes: a bar with speed and time left on a terminal, else a log line now and then."""
 
 from __future__ import annotations
 
+import logging
 import sys
+import time
+from collections import deque
+from collections.abc import Callable
 from typing import TextIO
 
+from rtp_core.observe.log import line
+
+log = logging.getLogger("rtp.loading")
 _WIDTH = 30
+_REDRAW_S = 0.1
+_LOG_S = 5.0
+_WINDOW_S = 5.0
+"""Speed is that of the last seconds: storage that stalls shows at once."""
+_MB = 1e6
+_END_OF_LINE = "\x1b[K"
+
+
+class Speed:
+    """Bytes a second of the last `_WINDOW_S`, and of all until there are so many."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def add(self, now_s: float, done: int) -> None:
+        """`done` bytes in all are there now."""
+        self._seen.append((now_s, done))
+        while len(self._seen) > 2 and self._seen[1][0] <= now_s - _WINDOW_S:
+            self._seen.popleft()
+
+    @property
+    def bytes_per_s(self) -> float | None:
+        """None until two moments are known."""
+        (first_s, first), (last_s, last) = self._seen[0], self._seen[-1]
+        return (last - first) / (last_s - first_s) if last_s > first_s else None
 
 
 class ProgressBar:
-    """Redraws one line on `stream` while it is a terminal."""
+    """Redraws one line on `stream` while it is a terminal; else logs a line every few seconds.
 
-    def __init__(self, label: str, stream: TextIO = sys.stderr) -> None:
+    What ends within them logs nothing.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._label = label
-        self._stream = stream
-        self._shown = -1
+        self._stream = stream if stream is not None else sys.stderr
+        self._clock = clock
+        self._speed = Speed()
+        self._due_s: float | None = None
+        self._ended = False
 
     def __call__(self, done: int, total: int) -> None:
-        """`done` of `total` units; draws at most once a percent."""
-        percent = 100 if total == 0 else 100 * done // total
-        if not self._stream.isatty() or percent == self._shown:
+        """`done` of `total` bytes; may be called as often as one likes, also after the end."""
+        if self._ended:
             return
-        self._shown = percent
+        now_s = self._clock()
+        self._speed.add(now_s, done)
+        self._ended = done >= total
+        if self._stream.isatty():
+            if self._ended or self._due_s is None or now_s >= self._due_s:
+                self._due_s = now_s + _REDRAW_S
+                self._draw(done, total)
+        elif self._due_s is None:
+            self._due_s = now_s + _LOG_S
+        elif now_s >= self._due_s:
+            self._due_s = now_s + _LOG_S
+            self._log(done, total)
+
+    def _draw(self, done: int, total: int) -> None:
+        percent = 100 if total == 0 else 100 * done // total
         filled = _WIDTH * percent // 100
         bar = "#" * filled + "." * (_WIDTH - filled)
-        self._stream.write(f"\r{self._label} [{bar}] {percent:3d} %")
-        if percent == 100:
-            self._stream.write("\n")
+        amounts = f"{done / _MB:.0f} of {total / _MB:.0f} MB"
+        speed = self._speed.bytes_per_s
+        moving = "" if speed is None else f"  {speed / _MB:.0f} MB/s"
+        if moving and not self._ended:
+            moving += f", {_duration(self._left_s(done, total))} left"
+        end = "\n" if self._ended else ""
+        self._stream.write(
+            f"\r{self._label} [{bar}] {percent:3d} %  {amounts}{moving}{_END_OF_LINE}{end}"
+        )
         self._stream.flush()
+
+    def _log(self, done: int, total: int) -> None:
+        log.info(
+            line(
+                self._label,
+                bytes=done,
+                of_bytes=total,
+                mb_per_s=(self._speed.bytes_per_s or 0.0) / _MB,
+                left_s=self._left_s(done, total),
+            )
+        )
+
+    def _left_s(self, done: int, total: int) -> float | None:
+        """None while nothing moves."""
+        speed = self._speed.bytes_per_s
+        return (total - done) / speed if speed else None
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown time"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d} min" if minutes else f"{rest} s"

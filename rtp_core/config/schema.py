@@ -18,7 +18,8 @@ class ModelConfig(Section):
         default="demo",
         metadata=rule(
             "Model: a directory with safetensors, a .gguf file, an id of the Hugging Face hub "
-            "(org/name, org/name@revision, org/name:file.gguf or org/name:Q4_K_M), or demo.",
+            "(org/name, org/name@revision, org/name:file.gguf or org/name:Q4_K_M), a folder or "
+            ".gguf object at s3://, gs:// or https://, or demo.",
             flag="--model",
         ),
     )
@@ -179,8 +180,45 @@ class ServerConfig(Section):
             "Where traces go, OTLP over HTTP; needs rtp-core[otel].", flag="--otlp-traces-endpoint"
         ),
     )
+    open_operations: bool = field(
+        default=False,
+        metadata=rule(
+            "Let everybody drain the server and reset its cache where it needs no key and other "
+            "machines reach it."
+        ),
+    )
+    tool_call_parser: str = field(
+        default="auto",
+        metadata=rule(
+            "How calls of tools are read, by offer name; auto looks into the chat template, none "
+            "reads no calls.",
+            flag="--tool-call-parser",
+        ),
+    )
+    reasoning_parser: str = field(
+        default="auto",
+        metadata=rule(
+            "How thoughts are told from answers, by offer name; auto looks into the chat "
+            "template, none tells nothing apart.",
+            flag="--reasoning-parser",
+        ),
+    )
+    enable_auto_tool_choice: bool = field(
+        default=True,
+        metadata=rule(
+            "Let models decide whether to call a tool; without it a request must say.",
+            flag="--enable-auto-tool-choice",
+        ),
+    )
+    reasoning_content: bool = field(
+        default=False,
+        metadata=rule("Tell thoughts under their old name reasoning_content too."),
+    )
     ui: bool = field(default=True, metadata=rule("Serve the page at /."))
-    verbose: bool = field(default=False, metadata=rule("Log every request.", flag="--verbose"))
+    verbose: bool = field(
+        default=False,
+        metadata=rule("Log every request, and every file of weights.", flag="--verbose"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +243,13 @@ class LoadingConfig(Section):
         metadata=rule(
             "Compare files with the SHA-256 that the model's directory tells (SHA256SUMS, "
             "FILE.sha256) before they are loaded; costs a second read."
+        ),
+    )
+    source_options: tuple[str, ...] = field(
+        default=(),
+        metadata=rule(
+            "Options of the object store that model.path names with s3:// or gs://, as KEY=VALUE "
+            "of fsspec's file system (endpoint_url=https://host, anon=true)."
         ),
     )
 

@@ -32,21 +32,30 @@ from rtp_core.engine.cpu_weights import can_keep_codes
 from rtp_core.engine.device_memory import enough_memory
 from rtp_core.engine.devices import open_early, pick_device
 from rtp_core.engine.explain import explain_prepared
+from rtp_core.engine.grammar_desk import GrammarDesk
 from rtp_core.engine.model_facts import sampling_defaults, stop_token_ids
 from rtp_core.engine.prepare import Prepared, prepare
 from rtp_core.engine.reading import Reading
 from rtp_core.engine.runners import builds_early, open_runner, rehearse_early
 from rtp_core.engine.services import Stopwatch
+from rtp_core.engine.tuned_kernels import use_tuned
 from rtp_core.engine.tuning import MeasuredBounds
 from rtp_core.errors import PluginError
 from rtp_core.kv.block_hash import BlockHasher, load_or_create_secret
 from rtp_core.kv.cache import CacheSettings, KVCache
+from rtp_core.loading.checksums import check_sums
 from rtp_core.loading.codes import round_to_codes
+from rtp_core.loading.files_done import TellingFiles
+from rtp_core.loading.finite import check_finite
 from rtp_core.loading.load import load_weights
+from rtp_core.loading.objects.address import without_query
 from rtp_core.plugins.host import PluginHost
 from rtp_core.scheduling.scheduler import Scheduler
 from rtp_core.speculation.controller import SpeculationController
 from rtp_core.text.gguf_tokenizer import WRITER_VERSION, write_tokenizer
+from rtp_core.text.structured.grammars import Grammars
+from rtp_core.text.structured.masks import GrammarMasks
+from rtp_core.text.tokenizer import Tokenizer
 from rtp_kernels.pack import pack_for_few_rows
 from rtp_kernels.registry import resolver
 
@@ -67,8 +76,11 @@ def _build_engine(config: EngineConfig, progress: Progress | None, watch: Stopwa
     prepared = prepare(config, watch=watch)
     host, context, spec = prepared.host, prepared.context, prepared.spec
     limits = context.limits
+    use_tuned(context.device, spec.dtype)
     (attention,) = prepared.resolution.names(Role.ATTENTION)
     loader: WeightLoader = host.build(Role.LOADER, config.loading.loader, context)
+    if config.server.verbose:
+        loader = TellingFiles(loader)
     backend: AttentionBackend = host.build(Role.ATTENTION, attention, context)
     policy: SchedulingPolicy = host.build(Role.SCHEDULER, config.scheduling.policy, context)
     speculators = [(name, _speculator(host, name, context)) for name in config.speculation.methods]
@@ -78,7 +90,9 @@ def _build_engine(config: EngineConfig, progress: Progress | None, watch: Stopwa
     watch.lap("tokenizer")
     model, load = _load_model(prepared, loader, backend, progress, watch)
     eos = frozenset(info.eos_token_ids)
-    runner, memory = open_runner(prepared, model, backend, eos, watch)
+    grammars = _grammars(info)
+    masks = GrammarMasks(grammars, spec.vocab_size, eos)
+    runner, memory = open_runner(prepared, model, backend, eos, masks, watch)
     cache = _cache(prepared, memory)
     watch.lap("cache")
     plugin_errors: Counter[str] = Counter()
@@ -98,6 +112,7 @@ def _build_engine(config: EngineConfig, progress: Progress | None, watch: Stopwa
             load=load,
             explain=lambda: explain_prepared(prepared),
             plugin_errors=plugin_errors,
+            grammars=GrammarDesk(grammars, masks.counts),
         )
     )
 
@@ -147,11 +162,15 @@ def _load_model(
     if prepared.checkpoint.quantization is not None:
         log.info("quantized %s form=%r", prepared.checkpoint.quantization.summary, form.name)
     advance = _adding(progress, plan.num_bytes)
+    if prepared.config.loading.checksums:
+        check_sums(plan.file_bytes)
+        watch.lap("checksums")
     if builds_early(prepared):
         with Reading(plan, loader, device, advance) as reading:
             watch.lap("allocation")
             rehearse_early(prepared, _model(prepared, reading.destinations), backend, watch)
             parameters, stats = reading.finish(watch)
+        _check_numbers(prepared, parameters)
     else:
         parameters, stats = _load(prepared, loader, advance, watch)
     log.info(
@@ -193,6 +212,7 @@ def _load(
     parameters, stats = load_weights(
         plan, loader, prepared.context.device, advance, keep_codes=coded
     )
+    _check_numbers(prepared, parameters)
     if coded and form.bits is not None:
         parameters = round_to_codes(parameters, plan, form.bits)
     watch.lap("weights", stats.bytes_read, stats.strategy)
@@ -204,6 +224,11 @@ def _load(
     bounds.save()
     watch.lap("packing")
     return packed, stats
+
+
+def _check_numbers(prepared: Prepared, parameters: Mapping[str, Any]) -> None:
+    if prepared.config.loading.check_finite:
+        check_finite(parameters, prepared.plan)
 
 
 def _cache(prepared: Prepared, memory: KVMemory) -> KVCache:
@@ -224,9 +249,14 @@ def _cache(prepared: Prepared, memory: KVMemory) -> KVCache:
     )
 
 
+def _grammars(info: ModelInfo) -> Grammars:
+    directory = Path(info.tokenizer_dir)
+    return Grammars(lambda: Tokenizer.load(directory), info.vocab_size, info.eos_token_ids)
+
+
 def _model_info(prepared: Prepared) -> ModelInfo:
     config, spec = prepared.config, prepared.spec
-    names = config.model.served_name or (config.model.path,)
+    names = config.model.served_name or (without_query(config.model.path),)
     return ModelInfo(
         name=names[0],
         architecture=spec.architecture,
@@ -236,6 +266,7 @@ def _model_info(prepared: Prepared) -> ModelInfo:
         tokenizer_dir=str(write_tokenizer_files(prepared)),
         dtype=spec.dtype,
         defaults=sampling_defaults(prepared.checkpoint),
+        device=prepared.context.device,
     )
 
 

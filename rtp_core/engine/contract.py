@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from rtp_core.api import Request, TokenEvent
 from rtp_core.observe.snapshot import EngineStats
@@ -16,8 +16,8 @@ class ModelInfo:
     """What a front end needs to serve the model; sent once when the engine is ready.
 
     `defaults` are sampling defaults from generation_config; `tokenizer_dir` holds
-    tokenizer.json (and chat template files); `start` is where its start spent the time. All
-    plain data.
+    tokenizer.json (and chat template files); `start` is where its start spent the time;
+    `device` is what ``model.device`` came to. All plain data.
     """
 
     name: str
@@ -29,6 +29,11 @@ class ModelInfo:
     dtype: str
     defaults: dict[str, float]
     start: Timeline = field(default_factory=Timeline)
+    device: str = "cpu"
+
+
+Topic = Literal["cost", "blocks"]
+"""What an engine reports on."""
 
 
 class Engine(Protocol):
@@ -62,6 +67,10 @@ class Engine(Protocol):
 
     def explain(self) -> dict[str, Any]:
         """What `rtp explain --json` prints, for the running engine."""
+        ...
+
+    def report(self, topic: Topic) -> dict[str, Any]:
+        """Numbers for routers: the measured ``cost`` of steps, the ``blocks`` of the cache."""
         ...
 
     def reset_prefix_cache(self) -> bool:
@@ -123,6 +132,10 @@ class AsyncBackend(Protocol):
 
     async def explain(self) -> dict[str, Any]:
         """As Engine.explain. Raises EngineDeadError while not ready."""
+        ...
+
+    async def report(self, topic: Topic) -> dict[str, Any]:
+        """As Engine.report. Raises EngineDeadError while not ready."""
         ...
 
     async def reset_prefix_cache(self) -> bool:

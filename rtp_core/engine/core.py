@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rtp_core.api import (
@@ -23,10 +23,11 @@ from rtp_core.api import (
     StepResult,
     TokenEvent,
 )
-from rtp_core.engine.contract import ModelInfo
+from rtp_core.engine.contract import ModelInfo, Topic
+from rtp_core.engine.grammar_desk import CONDITION, GrammarDesk
 from rtp_core.errors import CapacityError, DeviceLostError, EngineDeadError, RequestError
 from rtp_core.execution.step_runner import Pending, StepRunner
-from rtp_core.observe.snapshot import EngineStats
+from rtp_core.observe.snapshot import EngineStats, GrammarStats
 from rtp_core.scheduling.scheduler import Scheduler
 from rtp_core.speculation.controller import SpeculationController
 
@@ -46,6 +47,7 @@ class EngineParts:
     load: LoadStats
     explain: Callable[[], dict[str, Any]]
     plugin_errors: Counter[str]
+    grammars: GrammarDesk | None = None
 
 
 class EngineCore:
@@ -61,6 +63,7 @@ class EngineCore:
         self._load = parts.load
         self._explain = parts.explain
         self._plugin_errors = parts.plugin_errors
+        self._grammars = parts.grammars
         self._num_steps = 0
         self._step_seconds = 0.0
         self._host_seconds = 0.0
@@ -76,18 +79,27 @@ class EngineCore:
     @property
     def has_work(self) -> bool:
         """True while `step` can make progress or has events to deliver."""
-        return not self._closed and (self._scheduler.has_work or bool(self._in_flight))
+        compiling = self._grammars is not None and self._grammars.busy
+        busy = self._scheduler.has_work or bool(self._in_flight) or compiling
+        return busy and not self._closed
 
     def submit(self, request: Request) -> None:
         """Queue a request; raises RequestError if it can never run."""
         if self._closed:
             raise EngineDeadError("the engine is closed")
         check_token_ids(request, self._info.vocab_size)
-        self._scheduler.add(request)
+        structured = request.sampling.structured
+        if structured is None or self._grammars is None:
+            self._scheduler.add(request)
+            return
+        self._scheduler.add(replace(request, waits_for=request.waits_for | {CONDITION}))
+        self._grammars.submit(request.request_id, structured)
 
     def abort(self, request_id: str, choice: int | None = None) -> None:
         """End one choice of a request, or all; unknown ids are ignored."""
         self._scheduler.abort(request_id, choice)
+        if choice is None and self._grammars is not None:
+            self._grammars.forget(request_id)
 
     def step(self) -> tuple[TokenEvent, ...]:
         """Plan and launch a step; commit the oldest one once enough are in flight.
@@ -95,6 +107,8 @@ class EngineCore:
         Raises DeviceLostError, and nothing else that a step does.
         """
         began = time.perf_counter()
+        if self._grammars is not None and self._grammars.busy:
+            self._admit_compiled(self._grammars)
         self._draft()
         plan = self._scheduler.schedule()
         if plan is not None:
@@ -104,6 +118,16 @@ class EngineCore:
         if not self._in_flight:
             return self._scheduler.take_events()
         return self._collect(began)
+
+    def _admit_compiled(self, grammars: GrammarDesk) -> None:
+        """Requests whose grammar is there join the queue, at the place of their arrival."""
+        if not (self._scheduler.has_work or self._in_flight):
+            grammars.nap()
+        for request_id, error in grammars.take():
+            if error is None:
+                self._scheduler.met(request_id, CONDITION)
+            else:
+                self._scheduler.refuse(request_id, error)
 
     @property
     def _most_in_flight(self) -> int:
@@ -147,11 +171,18 @@ class EngineCore:
             spec_method_tokens=dict(speculation.method_tokens),
             finished=dict(scheduler.counters.finished),
             plugin_errors=dict(self._plugin_errors),
+            grammars=GrammarStats() if self._grammars is None else self._grammars.stats,
         )
 
     def explain(self) -> dict[str, Any]:
         """Effective features, as `rtp explain --json` prints them."""
         return self._explain()
+
+    def report(self, topic: Topic) -> dict[str, Any]:
+        """As Engine.report."""
+        if topic == "cost":
+            return {"steps": self._costs.table(), "num_steps": self._num_steps}
+        return self._scheduler.cache.report()
 
     def reset_prefix_cache(self) -> bool:
         """Forget idle cached blocks; False while blocks are in use."""
@@ -225,6 +256,9 @@ def check_token_ids(request: Request, vocab_size: int) -> None:
     fields = (
         ("prompt", request.prompt_token_ids),
         ("stop_token_ids", sampling.stop_token_ids),
+        ("structured_after", sampling.structured_after),
+        ("allowed_token_ids", sampling.allowed_token_ids),
+        ("bad_token_ids", [token for one in sampling.bad_token_ids for token in one]),
         ("logit_bias", sampling.logit_bias),
     )
     for name, ids in fields:

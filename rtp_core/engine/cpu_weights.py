@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rtp_core.api import WeightPlan
 from rtp_core.errors import ConfigError
 from rtp_core.loading.codes import coded_parameters
+from rtp_core.loading.converted.read import ConvertedPlan
 from rtp_kernels.compiled import unavailable
 from rtp_kernels.pack import why_not
 
@@ -33,6 +35,9 @@ def weight_form(setting: str, dtype: str, plan: WeightPlan, device: str = "cpu")
     """
     if device != "cpu":
         return WeightForm(dtype, f"the device {device} reads dense weights")
+    if isinstance(plan, ConvertedPlan):
+        kept = f" + {_widths(plan.coded)}" if plan.coded else ""
+        return WeightForm(f"{dtype}{kept}", "as the model was converted", bool(plan.coded))
     if setting in ("int4", "int8"):
         if dtype != "bfloat16":
             raise ConfigError(
@@ -54,9 +59,12 @@ def weight_form(setting: str, dtype: str, plan: WeightPlan, device: str = "cpu")
     kept = coded_parameters(plan)
     if not kept:
         return WeightForm(dtype, "auto: the file holds no 4- or 8-bit groups to keep")
-    widths = " and ".join(f"int{bits}" for bits in sorted(set(kept.values())))
     reason = "auto: steps with few rows read the file's own codes, which are not rounded again"
-    return WeightForm(f"{dtype} + {widths}", reason, True)
+    return WeightForm(f"{dtype} + {_widths(kept)}", reason, True)
+
+
+def _widths(kept: Mapping[str, int]) -> str:
+    return " and ".join(f"int{bits}" for bits in sorted(set(kept.values())))
 
 
 def can_keep_codes(form: WeightForm) -> bool:

@@ -14,14 +14,17 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from rtp_core.api import Request, TokenEvent
+from rtp_core.engine.contract import Topic
 from rtp_core.engine.mailbox import Mailbox
 from rtp_core.engine.wire import (
     Abort,
     Answer,
     AskExplain,
+    AskReport,
     AskStats,
     Done,
     Events,
@@ -103,6 +106,10 @@ class Front:
         """Effective features. Raises EngineDeadError when the engine is not there."""
         return await self._ask(AskExplain)
 
+    async def report(self, topic: Topic) -> dict[str, Any]:
+        """Numbers for routers. Raises EngineDeadError when the engine is not there."""
+        return await self._ask(partial(AskReport, topic=topic))
+
     async def reset_prefix_cache(self) -> bool:
         """Forget idle cached blocks. Raises EngineDeadError when the engine is not there."""
         return await self._ask(ResetCache)
@@ -174,13 +181,13 @@ class Front:
             if self._mailboxes.get(mailbox.request_id) is mailbox:
                 self._post(Abort(mailbox.request_id))
 
-    async def _ask(self, kind: type[Question]) -> Any:
+    async def _ask(self, ask: Callable[[int], Question]) -> Any:
         answer: Future[Any] = Future()
         with self._lock:
             self._check_open()
             number = next(self._numbers)
             self._questions[number] = answer
-            self._post(kind(number))
+            self._post(ask(number))
         try:
             return await asyncio.wrap_future(answer)
         finally:

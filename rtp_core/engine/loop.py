@@ -16,6 +16,7 @@ from rtp_core.engine.contract import Engine
 from rtp_core.engine.wire import (
     Abort,
     AskExplain,
+    AskReport,
     AskStats,
     Configure,
     Done,
@@ -111,7 +112,7 @@ class EngineLoop:
                 self._submit(request)
             case Abort(request_id=request_id, choice=choice):
                 self._engine.abort(request_id, choice)
-            case AskStats() | AskExplain() | ResetCache():
+            case AskStats() | AskExplain() | AskReport() | ResetCache():
                 self._answer(message)
             case Shutdown():
                 self._running = False
@@ -151,6 +152,8 @@ class EngineLoop:
                 return Stats(number, self._engine.stats())
             case AskExplain():
                 return Explained(number, self._engine.explain())
+            case AskReport(topic=topic):
+                return Explained(number, self._engine.report(topic))
             case ResetCache():
                 return Done(number, self._engine.reset_prefix_cache())
 

@@ -107,11 +107,11 @@ def merge(events: list[TokenEvent]) -> TokenEvent:
         events[-1],
         token_ids=tuple(chain.from_iterable(event.token_ids for event in events)),
         logprobs=tuple(chain.from_iterable(logprobs)) if logprobs else None,
+        prompt_logprobs=tuple(chain.from_iterable(event.prompt_logprobs for event in events)),
     )
 
 
 def _size(event: TokenEvent) -> int:
     size = _EVENT_BYTES + _TOKEN_BYTES * len(event.token_ids)
-    if event.logprobs is not None:
-        size += _LOGPROB_BYTES * sum(1 + len(entry.top) for entry in event.logprobs)
-    return size
+    entries = (*(event.logprobs or ()), *event.prompt_logprobs)
+    return size + _LOGPROB_BYTES * sum(1 + len(entry.top) for entry in entries)

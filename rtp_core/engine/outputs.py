@@ -23,7 +23,10 @@ class CompletionOutput:
 
 @dataclass(slots=True)
 class RequestOutput:
-    """One prompt with its choices; `metrics` holds the stations of the last choice to end."""
+    """One prompt with its choices; `metrics` holds the stations of the last choice to end.
+
+    `prompt_logprobs` has one entry a token of the prompt if they were asked for, None first.
+    """
 
     request_id: str
     prompt: str | None
@@ -32,6 +35,7 @@ class RequestOutput:
     finished: bool = False
     num_cached_tokens: int = 0
     metrics: RequestTiming | None = None
+    prompt_logprobs: list[TokenLogprob | None] | None = None
 
 
 class OutputBuilder:
@@ -44,6 +48,7 @@ class OutputBuilder:
             prompt,
             request.prompt_token_ids,
             [CompletionOutput(index) for index in range(sampling.n)],
+            prompt_logprobs=None if sampling.prompt_logprobs is None else [None],
         )
         self._assemblers = [
             TextAssembler(tokenizer, sampling, request.prompt_token_ids) for _ in range(sampling.n)
@@ -69,6 +74,8 @@ class OutputBuilder:
         choice.token_ids.extend(delta.token_ids)
         if delta.logprobs is not None:
             choice.logprobs = [*(choice.logprobs or []), *delta.logprobs]
+        if self.output.prompt_logprobs is not None:
+            self.output.prompt_logprobs.extend(event.prompt_logprobs)
         if event.choice == 0:
             self.output.num_cached_tokens = event.num_cached_tokens
         if event.timing is not None:

@@ -88,7 +88,7 @@ def prepare(
     family: ModelFamily = host.build(Role.MODEL, family_name, context)
     spec = _describe(family, checkpoint, config, dtype)
     limits = engine_limits(config, spec.max_model_len, device)
-    plan = weight_plan(config, family.weights(spec), checkpoint)
+    plan = weight_plan(config, family.weights(spec), checkpoint, dtype, device)
     weights = weight_form(config.model.cpu_weights, dtype, plan, device)
     spec = dataclasses.replace(spec, fingerprint=f"{checkpoint.content_id}:{weights.name}")
     context = dataclasses.replace(context, limits=limits, model=spec)

@@ -10,7 +10,7 @@ from typing import Any
 
 from rtp_core.api import Request, TokenEvent
 from rtp_core.config.schema import EngineConfig
-from rtp_core.engine.contract import ModelInfo
+from rtp_core.engine.contract import ModelInfo, Topic
 from rtp_core.engine.supervisor import Patience, Supervisor
 from rtp_core.errors import EngineDeadError
 from rtp_core.observe.snapshot import EngineStats
@@ -102,6 +102,10 @@ class ProcessBackend:
     async def explain(self) -> dict[str, Any]:
         """As Engine.explain."""
         return await self._front.explain()
+
+    async def report(self, topic: Topic) -> dict[str, Any]:
+        """As Engine.report."""
+        return await self._front.report(topic)
 
     async def reset_prefix_cache(self) -> bool:
         """As Engine.reset_prefix_cache."""

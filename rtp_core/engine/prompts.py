@@ -12,7 +12,9 @@ from typing import Any
 from rtp_core.api import Request, SamplingParams
 from rtp_core.engine.contract import ModelInfo
 from rtp_core.errors import RequestError
+from rtp_core.text.bad_words import with_bad_token_ids
 from rtp_core.text.chat_template import ChatTemplate, encode_chat
+from rtp_core.text.structured.grammars import Grammars
 from rtp_core.text.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
@@ -27,6 +29,7 @@ class PromptReader:
         self._template = ChatTemplate.load(directory, chat_template)
         self._info = info
         self._numbers = itertools.count()
+        self._grammars = Grammars(lambda: self.tokenizer, info.vocab_size, info.eos_token_ids)
 
     def default_sampling(self) -> SamplingParams:
         """The model's own sampling defaults (generation_config.json)."""
@@ -49,6 +52,9 @@ class PromptReader:
         return self._request(ids, sampling), None
 
     def _request(self, token_ids: Sequence[int], sampling: SamplingParams) -> Request:
+        if sampling.structured is not None:
+            self._grammars.matcher(sampling.structured)  # what cannot be compiled is refused here
+        sampling = with_bad_token_ids(sampling, self.tokenizer)
         return Request(
             request_id=f"llm-{next(self._numbers)}",
             prompt_token_ids=tuple(token_ids),

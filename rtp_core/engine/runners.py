@@ -22,8 +22,10 @@ from rtp_core.engine.services import Stopwatch
 from rtp_core.execution.device.accelerator import CudaAccelerator
 from rtp_core.execution.device.build import Placed, build_runner
 from rtp_core.execution.model_runner import ModelRunner
+from rtp_core.execution.prompt_scores import PromptScores
 from rtp_core.execution.step_runner import StepRunner
 from rtp_core.sampling.sampler import Sampler
+from rtp_core.text.structured.masks import GrammarMasks
 
 log = logging.getLogger("rtp.engine")
 
@@ -33,6 +35,7 @@ def open_runner(
     model: CausalModel,
     backend: AttentionBackend,
     eos: frozenset[int],
+    masks: GrammarMasks,
     watch: Stopwatch,
 ) -> tuple[StepRunner, KVMemory]:
     """Memory for keys and values, and the runner over it.
@@ -42,7 +45,7 @@ def open_runner(
     Raises CapacityError when a GPU has less memory than was expected before.
     """
     spec, limits, device = prepared.spec, prepared.context.limits, prepared.context.device
-    placed = _placed(prepared, model)
+    placed = place(prepared, model)
     budget = prepared.budget
     if placed is not None:
         if not builds_early(prepared):
@@ -54,10 +57,11 @@ def open_runner(
     if isinstance(model, CheckedModel):
         model.check(bound, limits.block_size)
     if placed is None:
-        sampler = Sampler(spec.vocab_size, eos)
+        sampler = Sampler(spec.vocab_size, eos, grammars=masks)
         watch.lap("kv-pool")
-        return ModelRunner(model, bound, memory, sampler, device), memory
-    runner, programs = build_runner(placed, bound, memory, eos)
+        scores = PromptScores(spec.vocab_size)
+        return ModelRunner(model, bound, memory, sampler, device, scores), memory
+    runner, programs = build_runner(placed, bound, memory, eos, masks)
     watch.lap("kv-pool")
     if not prepared.config.model.enforce_eager:
         before = torch.cuda.mem_get_info()[0]
@@ -71,7 +75,7 @@ def rehearse_early(
     prepared: Prepared, model: CausalModel, backend: AttentionBackend, watch: Stopwatch
 ) -> None:
     """Compile and load a model's kernels; its weights need not be there."""
-    placed = _placed(prepared, model)
+    placed = place(prepared, model)
     if placed is not None:
         rehearse(placed, backend, prepared.store, watch)
 
@@ -83,7 +87,7 @@ def builds_early(prepared: Prepared) -> bool:
     return early and prepared.context.device != "cpu"
 
 
-def _placed(prepared: Prepared, model: CausalModel) -> Placed | None:
+def place(prepared: Prepared, model: CausalModel) -> Placed | None:
     """What the device's runner needs; None if the host runs each step to its end.
 
     float32 is exact in torch's operations, and some models must hear from the device in a step.

@@ -62,6 +62,18 @@ class MeasuredCosts:
         )
         return self._table[nearest]
 
+    def table(self) -> list[dict[str, float]]:
+        """The buckets, smallest steps first."""
+        return [
+            {
+                "tokens_below": 2**tokens,
+                "context_below": 2**context,
+                "rows_below": 2**rows,
+                "seconds": seconds,
+            }
+            for (tokens, context, rows), seconds in sorted(self._table.items())
+        ]
+
     def record(self, num_tokens: int, context_tokens: int, num_rows: int, seconds: float) -> None:
         """Blend a measured step into its bucket."""
         key = _bucket(num_tokens, context_tokens, num_rows)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.channel import ParentChannel
@@ -137,7 +137,7 @@ class Supervisor:
         life = Life(channel, child, self.front, self.status, self._patience.hang_s)
         end: End | None = None
         try:
-            end = life.follow(self._config, self._stop)
+            end = life.follow(self._pinned(), self._stop)
             if end is None:
                 life.dismiss(self._config.server.shutdown_timeout_s)
                 self.status.lost()
@@ -148,6 +148,14 @@ class Supervisor:
             child.end(_EXIT_PATIENCE_S if end is not None and end.leaving else 0.0)
             channel.forget()
         return end
+
+    def _pinned(self) -> EngineConfig:
+        """With the device of the first start: if a GPU is gone, serving without it many times
+        slower helps nobody, and the error says so."""
+        info, model = self.status.info, self._config.model
+        if info is None or model.device != "auto":
+            return self._config
+        return replace(self._config, model=replace(model, device=info.device))
 
     def _mourn(self, end: End) -> float | None:
         """Seconds until the next start; None when there will be none."""

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from rtp_core.api import Request, TokenEvent
-from rtp_core.engine.contract import Engine, ModelInfo
+from rtp_core.engine.contract import Engine, ModelInfo, Topic
 from rtp_core.engine.front import Front
 from rtp_core.engine.loop import EngineLoop
 from rtp_core.engine.wire import (
@@ -87,6 +87,10 @@ class ThreadBackend:
     async def explain(self) -> dict[str, Any]:
         """As Engine.explain."""
         return await self._front.explain()
+
+    async def report(self, topic: Topic) -> dict[str, Any]:
+        """As Engine.report."""
+        return await self._front.report(topic)
 
     async def reset_prefix_cache(self) -> bool:
         """As Engine.reset_prefix_cache."""

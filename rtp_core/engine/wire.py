@@ -14,7 +14,7 @@ import msgspec
 from rtp_core import errors
 from rtp_core.api import Request, TokenEvent
 from rtp_core.config.schema import EngineConfig
-from rtp_core.engine.contract import ModelInfo
+from rtp_core.engine.contract import ModelInfo, Topic
 from rtp_core.errors import CapacityError, RtpError
 from rtp_core.observe.snapshot import EngineStats
 
@@ -63,6 +63,13 @@ class AskExplain(msgspec.Struct, frozen=True, array_like=True, tag="ask_explain"
     """Answered by Explained."""
 
     question: int
+
+
+class AskReport(msgspec.Struct, frozen=True, array_like=True, tag="ask_report"):
+    """Answered by Explained."""
+
+    question: int
+    topic: Topic
 
 
 class ResetCache(msgspec.Struct, frozen=True, array_like=True, tag="reset_cache"):
@@ -124,7 +131,7 @@ class Stats(msgspec.Struct, frozen=True, array_like=True, tag="stats"):
 
 
 class Explained(msgspec.Struct, frozen=True, array_like=True, tag="explained"):
-    """Answers AskExplain; JSON-like data."""
+    """Answers AskExplain and AskReport; JSON-like data."""
 
     question: int
     features: dict[str, Any]
@@ -150,7 +157,7 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     reason: str
 
 
-Question = AskStats | AskExplain | ResetCache
+Question = AskStats | AskExplain | AskReport | ResetCache
 ToEngine = Configure | Submit | Abort | Question | Shutdown
 Answer = Stats | Explained | Done | Unanswered
 FromEngine = Hello | Loading | Ready | LoadFailed | Events | Refused | Answer | Failed

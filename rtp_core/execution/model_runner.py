@@ -17,8 +17,10 @@ from rtp_core.api import (
     SequenceStart,
     StepPlan,
     StepResult,
+    TokenLogprob,
 )
 from rtp_core.execution.faults import explained, free_memory, lost_device
+from rtp_core.execution.prompt_scores import PromptScores, Span
 from rtp_core.execution.step_runner import Pending
 
 
@@ -31,6 +33,10 @@ class RowSampler(Protocol):
 
     def release(self, sequence_id: str) -> None:
         """It left the batch."""
+        ...
+
+    def prepare(self, rows: Sequence[PlanRow]) -> None:
+        """The model is about to run these rows: what drawing needs is made meanwhile."""
         ...
 
     def sample(
@@ -52,8 +58,10 @@ class ModelRunner:
         memory: KVMemory,
         sampler: RowSampler,
         device: str,
+        scores: PromptScores | None = None,
     ) -> None:
         self._model = model
+        self._scores = scores
         self._attention = attention
         self._memory = memory
         self._sampler = sampler
@@ -78,9 +86,16 @@ class ModelRunner:
         began = time.perf_counter()
         self._model_seconds = 0.0
         self._apply_deltas(plan)
+        self._sampler.prepare(plan.rows)
         sampling, picks = _sampling_rows(plan.rows)
-        hidden = self._forward(plan, picks)
-        rows, errors = self._draw(plan, sampling, hidden)
+        spans = [] if self._scores is None else self._scores.spans(plan.rows)
+        hidden = self._forward(plan, None if spans else picks)
+        prompts = self._score(spans, hidden)
+        rows, errors = self._draw(plan, sampling, hidden[picks] if spans else hidden)
+        if prompts:
+            rows = tuple(
+                row._replace(prompt_logprobs=prompts.get(row.sequence_id, ())) for row in rows
+            )
         seconds = time.perf_counter() - began
         return StepResult(plan.step_id, rows, seconds, errors, self._model_seconds)
 
@@ -90,19 +105,24 @@ class ModelRunner:
     def _apply_deltas(self, plan: StepPlan) -> None:
         for sequence_id in plan.released:
             self._sampler.release(sequence_id)
+            if self._scores is not None:
+                self._scores.release(sequence_id)
         for start in plan.started:
             self._sampler.start(start)
+            if self._scores is not None:
+                self._scores.start(start)
         if plan.copies:
             self._memory.copy(plan.copies)
 
-    def _forward(self, plan: StepPlan, picks: list[int]) -> torch.Tensor:
+    def _forward(self, plan: StepPlan, picks: list[int] | None) -> torch.Tensor:
+        """Hidden states of the tokens at `picks`, or of all."""
         flat: list[int] = []
         for row in plan.rows:
             flat.extend(row.token_ids)
         token_ids = torch.tensor(flat, dtype=torch.int64, device=self._device)
         attention_plan = self._attention.plan(plan.rows)
         wanted = None
-        if len(picks) < len(flat):
+        if picks is not None and len(picks) < len(flat):
             wanted = torch.tensor(picks, dtype=torch.int64, device=self._device)
         self.num_forwards += 1
         began = time.perf_counter()
@@ -120,6 +140,16 @@ class ModelRunner:
         return tuple(
             next(results) if row.samples else RowResult(row.sequence_id, ()) for row in plan.rows
         ), errors
+
+    def _score(
+        self, spans: Sequence[Span], hidden: torch.Tensor
+    ) -> dict[str, tuple[TokenLogprob, ...]]:
+        if self._scores is None or not spans:
+            return {}
+        began = time.perf_counter()
+        found = self._scores.score(spans, hidden, self._model.logits)()
+        self._model_seconds += time.perf_counter() - began
+        return found
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         began = time.perf_counter()

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from rtp_core.api import KVEvent, KVFormatId, KVQuality, KVSpace
+from rtp_core.kv.block_hash import KEY_BYTES
 from rtp_core.kv.prefix import Prefix
 from rtp_core.kv.prefix_index import PrefixIndex, Published
 
@@ -124,6 +126,22 @@ class BlockPool:
             self._remove(self._published[block])
         if self._listener is not None:
             self._listener(KVEvent("cleared", self._group))
+
+    def report(self) -> dict[str, Any]:
+        """Counts of blocks, and the exclusive or of all published keys in hex.
+
+        Two that hold the same prefixes have the same digest, in whatever order they came.
+        Keys that nobody asked for before are computed now.
+        """
+        digest = 0
+        for entry in self._published.values():
+            digest ^= int.from_bytes(entry.prefix.key, "big")
+        return {
+            "total": self.num_blocks,
+            "used": self.num_used,
+            "published": len(self._published),
+            "digest": f"{digest:0{2 * KEY_BYTES}x}",
+        }
 
     def _evict(self) -> None:
         block = next(self._expendable(), None)

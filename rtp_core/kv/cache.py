@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from rtp_core.api import KVGroup, KVQuality, KVSpace, MediaSpan
 from rtp_core.kv.block_hash import BlockHasher
@@ -119,11 +120,17 @@ class KVCache:
         tables = tuple([] for _ in self._pools)
         return SequenceBlocks(root, quality, media, tables, [0] * len(tables))
 
-    def lookup(self, blocks: SequenceBlocks, token_ids: Sequence[int]) -> Match:
-        """Longest prefix all groups hold, leaving at least the last token to compute."""
-        if not self.prefix_caching:
+    def lookup(
+        self, blocks: SequenceBlocks, token_ids: Sequence[int], *, reuse: bool = True
+    ) -> Match:
+        """Longest prefix all groups hold, leaving at least the last token to compute.
+
+        Without `reuse` it is empty: everything is to be computed.
+        """
+        if self.prefix_caching:
+            self._tree.extend(blocks.chain, blocks.root, token_ids, blocks.media)
+        if not (self.prefix_caching and reuse):
             return Match(0, tuple(() for _ in self._pools))
-        self._tree.extend(blocks.chain, blocks.root, token_ids, blocks.media)
         most = (len(token_ids) - 1) // self.block_size
         return longest_match(self._pools, blocks.chain[:most], blocks.quality)
 
@@ -222,6 +229,10 @@ class KVCache:
             blocks.num_dropped[number] = 0
         blocks.num_published = 0
         blocks.capacity = 0
+
+    def report(self) -> dict[str, Any]:
+        """Counts a group, and a digest of the keys that its prefixes are known by."""
+        return {"block_size": self.block_size, "groups": [pool.report() for pool in self._pools]}
 
     def reset(self) -> bool:
         """Forget idle blocks; False (and nothing done) while blocks are in use."""

@@ -12,7 +12,7 @@ from rtp_core.loading.file_order import STALL_S, FileOrderLoader
 from rtp_core.loading.file_system import file_system
 from rtp_core.loading.read_at import LocalFile, ReadAt
 from rtp_core.loading.residency import resident_fraction
-from rtp_core.loading.storage import RESIDENT_ENOUGH, StorageProbe
+from rtp_core.loading.storage import RESIDENT_ENOUGH, SLOW_LATENCY_S, StorageProbe
 
 log = logging.getLogger("rtp.loading")
 _PROBE_BYTES = 4096
@@ -80,15 +80,20 @@ class AutoLoader:
         return sum(known[at] * file_bytes[file] for at, file in enumerate(files)) / total
 
     def _latency_s(self, file: str, num_bytes: int) -> float:
-        """The second slowest of some reads: others may have hit pages in memory."""
+        """The second slowest of some reads, as others may have hit pages in memory.
+
+        Storage that was slow twice is not asked again.
+        """
         times: list[float] = []
         buffer = memoryview(bytearray(min(_PROBE_BYTES, num_bytes)))
-        reader = (self._open_file or LocalFile.open)(file)
+        reader = (self._open_file or LocalFile.scattered)(file)
         try:
             for number in range(_PROBES):
                 began = self._clock()
                 reader.read_into((num_bytes - len(buffer)) * number // _PROBES, buffer)
                 times.append(self._clock() - began)
+                if sum(one > SLOW_LATENCY_S for one in times) == 2:
+                    break
         finally:
             reader.close()
         return sorted(times)[-2]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from rtp_core.api import TensorInfo
+from rtp_core.loading.objects.stand_in import read_range
 
 _SAMPLES = 64
 _SAMPLE_BYTES = 256
@@ -33,8 +32,6 @@ def content_id(description: bytes, tensors: Mapping[str, TensorInfo]) -> str:
 def _sample(tensor: TensorInfo) -> bytes:
     """Some bytes from the middle, without what the system would read ahead of them."""
     middle = tensor.num_bytes // 2
-    with Path(tensor.file).open("rb", buffering=0) as file:
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-        file.seek(tensor.offset + middle)
-        return file.read(min(_SAMPLE_BYTES, tensor.num_bytes - middle))
+    return read_range(
+        tensor.file, tensor.offset + middle, min(_SAMPLE_BYTES, tensor.num_bytes - middle)
+    )

@@ -17,6 +17,7 @@ from typing import Any
 
 from rtp_core.errors import WeightLoadError
 from rtp_core.loading.foreign import START_BYTES, refuse_foreign
+from rtp_core.loading.objects.stand_in import file_bytes
 
 MAGIC = b"GGUF"
 MAX_ITEMS = 2**26
@@ -59,7 +60,7 @@ def read_gguf(path: Path) -> GGUFFile:
     """Raises WeightLoadError when the file is truncated, damaged or of an unknown version."""
     with path.open("rb") as file:
         refuse_foreign(path, file.read(START_BYTES))
-        size = path.stat().st_size
+        size = file_bytes(path)
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
     reader = _Reader(path, memoryview(data))
     num_tensors, num_keys = _counts(reader)

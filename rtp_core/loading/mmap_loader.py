@@ -19,6 +19,10 @@ from rtp_core.loading.order import by_file
 THREADS = 4
 
 
+class FileMap(mmap.mmap):
+    """Pages of a file. Unlike the buffers of other loaders they are never used for other bytes."""
+
+
 class MmapLoader:
     """One map a file, dropped as soon as its last tensor is placed."""
 
@@ -44,7 +48,7 @@ def _place(sink: WeightSink, view: memoryview, placement: Placement) -> int:
 def _map(file: str, num_bytes: int) -> memoryview:
     """The whole file. A file that shrank would end the process at the first touch."""
     with Path(file).open("rb") as handle:
-        mapped = mmap.mmap(handle.fileno(), 0, flags=mmap.MAP_PRIVATE)
+        mapped = FileMap(handle.fileno(), 0, flags=mmap.MAP_PRIVATE)
     if len(mapped) < num_bytes:
         raise WeightLoadError(
             f"truncated from {num_bytes} to {len(mapped)} bytes since it was opened", file=file

@@ -17,6 +17,7 @@ from rtp_core.api import (
 from rtp_core.errors import WeightLoadError
 from rtp_core.loading.checkpoint import Checkpoint
 from rtp_core.loading.dequantize import DECODABLE
+from rtp_core.loading.objects.stand_in import file_bytes, is_stand_in
 from rtp_core.loading.quantized.tensor import PartPlacement, QuantizedTensor
 from rtp_core.loading.small_reads import read_small
 
@@ -36,7 +37,7 @@ def plan_weights(table: WeightTable, checkpoint: Checkpoint) -> WeightPlan:
         raise WeightLoadError(
             f"missing: {_some(missing)}", file=str(checkpoint.root), remedy=_remedy(missing)
         )
-    _refuse_unexpected(rules, table.ignored, checkpoint)
+    ignored = _ignored(rules, table.ignored, checkpoint)
     placements = []
     for rule in rules:
         tensor = checkpoint.tensors[rule.source]
@@ -46,7 +47,9 @@ def plan_weights(table: WeightTable, checkpoint: Checkpoint) -> WeightPlan:
     return WeightPlan(
         table.parameters,
         tuple(placements),
-        {file: Path(file).stat().st_size for file in sorted(files)},
+        {file: file_bytes(file) for file in sorted(files)},
+        ignored,
+        {file: Path(file).stat().st_mtime_ns for file in sorted(files) if not is_stand_in(file)},
     )
 
 
@@ -65,20 +68,26 @@ def spelt_rules(table: WeightTable, names: Container[str]) -> tuple[WeightRule, 
     return (*(rule for rule in table.rules if rule.destination not in replaced), *chosen)
 
 
-def _refuse_unexpected(
-    rules: Sequence[WeightRule], ignored: tuple[str, ...], checkpoint: Checkpoint
-) -> None:
+def _ignored(
+    rules: Sequence[WeightRule], known: tuple[str, ...], checkpoint: Checkpoint
+) -> dict[str, str]:
+    """Why tensors have no place, by name. WeightLoadError for those that should have one."""
     used = {rule.source for rule in rules}
-    rest = [name for name in checkpoint.tensors if name not in used and not name.endswith(ignored)]
+    rest = [name for name in checkpoint.tensors if name not in used]
+    ignored = dict.fromkeys((name for name in rest if name.endswith(known)), "is computed instead")
     if _TIED in rest:
-        rest.remove(_TIED)
+        ignored[_TIED] = "the head is tied to the embedding"
         log.info("tied_head tensor=%s ignored=true", _TIED)
-    rest = _without_empty_biases(rest, checkpoint.tensors)
-    if rest:
-        raise WeightLoadError(f"unexpected: {_some(rest)}", file=str(checkpoint.root))
+    rest = [name for name in rest if name not in ignored]
+    empty = _empty_biases(rest, checkpoint.tensors)
+    ignored |= dict.fromkeys(sorted(empty), "a bias of zeros, the model has none")
+    unexpected = [name for name in rest if name not in empty]
+    if unexpected:
+        raise WeightLoadError(f"unexpected: {_some(unexpected)}", file=str(checkpoint.root))
+    return ignored
 
 
-def _without_empty_biases(rest: list[str], tensors: Mapping[str, TensorInfo]) -> list[str]:
+def _empty_biases(rest: list[str], tensors: Mapping[str, TensorInfo]) -> set[str]:
     """AutoGPTQ wrote a bias for every layer: zeros where the model has none."""
     modules = {name: name.removesuffix(".bias") for name in rest if name.endswith(".bias")}
     biases = [
@@ -91,7 +100,7 @@ def _without_empty_biases(rest: list[str], tensors: Mapping[str, TensorInfo]) ->
     empty = {name for name, one in zip(biases, data, strict=True) if not any(one)}
     if empty:
         log.info("empty_biases count=%d ignored=true", len(empty))
-    return [name for name in rest if name not in empty]
+    return empty
 
 
 def _check_tensor(tensor: TensorInfo, rule: WeightRule, parameter: ParameterSpec) -> None:

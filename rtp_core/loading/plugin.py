@@ -24,22 +24,27 @@ def rtp_weight_loaders() -> tuple[Offer, ...]:
 def _auto(context: BuildContext, options: Any) -> WeightLoader:
     del options
     from rtp_core.loading.auto import AutoLoader
+    from rtp_core.loading.objects.loader import SourceLoader
 
-    return AutoLoader(device=context.device, stall_s=context.stall_timeout_s)
+    stall_s = context.stall_timeout_s
+    return SourceLoader(AutoLoader(device=context.device, stall_s=stall_s), stall_s)
 
 
 def _mmap(context: BuildContext, options: Any) -> WeightLoader:
-    del context, options
+    del options
     from rtp_core.loading.mmap_loader import MmapLoader
+    from rtp_core.loading.objects.loader import SourceLoader
 
-    return MmapLoader()
+    return SourceLoader(MmapLoader(), context.stall_timeout_s)
 
 
 def _file_order(context: BuildContext, options: Any) -> WeightLoader:
     del options
+    from rtp_core.loading.objects.loader import SourceLoader
     from rtp_core.loading.streamed import StreamingLoader
 
-    return StreamingLoader(context.device, context.stall_timeout_s)
+    stall_s = context.stall_timeout_s
+    return SourceLoader(StreamingLoader(context.device, stall_s), stall_s)
 
 
 def _dummy(context: BuildContext, options: Any) -> WeightLoader:

@@ -15,6 +15,7 @@ from rtp_core.api import TensorInfo
 from rtp_core.errors import WeightLoadError
 from rtp_core.loading.foreign import START_BYTES, refuse_foreign
 from rtp_core.loading.json_object import parse_object
+from rtp_core.loading.objects.stand_in import file_bytes
 
 MAX_HEADER_BYTES = 100_000_000
 MAX_DIMENSIONS = 64
@@ -27,7 +28,25 @@ DTYPE_BITS: Mapping[str, int] = {
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """Tensors of one file by name. Raises WeightLoadError naming file and tensor."""
-    size = path.stat().st_size
+    length, header = _read(path)
+    tensors = [
+        _tensor(path, name, entry, 8 + length)
+        for name, entry in header.items()
+        if name != "__metadata__"
+    ]
+    _check_ranges(path, tensors, 8 + length, file_bytes(path))
+    return {tensor.name: tensor for tensor in tensors}
+
+
+def read_metadata(path: Path) -> Mapping[str, Any]:
+    """What the file says of itself beside its tensors; {} if nothing."""
+    found = _read(path)[1].get("__metadata__")
+    return found if isinstance(found, dict) else {}
+
+
+def _read(path: Path) -> tuple[int, dict[str, Any]]:
+    """Length of the header and its object."""
+    size = file_bytes(path)
     with path.open("rb") as file:
         start = file.read(START_BYTES)
         refuse_foreign(path, start)
@@ -39,14 +58,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
                 path, f"truncated or not safetensors: header of {length} bytes, file of {size}"
             )
         file.seek(8)
-        header = parse_object(path, file.read(length), unique=True)
-    tensors = [
-        _tensor(path, name, entry, 8 + length)
-        for name, entry in header.items()
-        if name != "__metadata__"
-    ]
-    _check_ranges(path, tensors, 8 + length, size)
-    return {tensor.name: tensor for tensor in tensors}
+        return length, parse_object(path, file.read(length), unique=True)
 
 
 def _tensor(path: Path, name: str, entry: Any, data_start: int) -> TensorInfo:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from rtp_core.api import TensorInfo
 from rtp_core.errors import WeightLoadError
+from rtp_core.loading.objects.stand_in import read_range
 
 _THREADS = 8
 _MAX_GAP_BYTES = 64 * 2**10
@@ -47,9 +47,7 @@ def _near(before: TensorInfo, after: TensorInfo) -> bool:
 
 def _read(tensors: Sequence[TensorInfo], run: Sequence[int]) -> list[bytes]:
     first, last = tensors[run[0]], tensors[run[-1]]
-    with Path(first.file).open("rb") as file:
-        file.seek(first.offset)
-        data = file.read(last.offset + last.num_bytes - first.offset)
+    data = read_range(first.file, first.offset, last.offset + last.num_bytes - first.offset)
     starts = [tensors[at].offset - first.offset for at in run]
     if len(data) < starts[-1] + last.num_bytes:
         raise WeightLoadError("truncated since it was opened", file=first.file, tensor=last.name)

@@ -82,3 +82,9 @@ def transfers_to(device: str) -> Callable[[], Transfer]:
         ready = torch.cuda.Event()
         ready.record()
     return lambda: CudaTransfer(place, ready)
+
+
+def give_back_buffers(device: str) -> None:
+    """Pinned memory that nobody uses, to the system."""
+    if device.startswith("cuda"):
+        torch.accelerator.empty_host_cache()

@@ -65,7 +65,8 @@ class Decoder:
         self._eps = spec.norm_eps
         self._head = self._table if spec.tied_head else parameters["head"]
         self._softcap = spec.logits_softcap
-        self.queues = spec.experts is None  # experts are chosen by the host
+        # Half precision has forms that never wait; float32 experts are chosen by the host.
+        self.queues = spec.experts is None or spec.dtype != "float32"
         self._embed = kernels("embed")
         self._to_logits = kernels("head")
         self._soft_cap = kernels("soft_cap")

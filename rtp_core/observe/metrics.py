@@ -102,6 +102,15 @@ def render(meters: Meters, stats: EngineStats) -> bytes:
     return generate_latest(_Page(meters, stats))
 
 
+def _results(stats: EngineStats) -> dict[str, int]:
+    grammars = stats.grammars
+    return {
+        "compiled": grammars.compiled,
+        "cached": grammars.cached,
+        "refused": grammars.refused,
+    }
+
+
 class _Page(Collector):
     """One scrape. Every sample carries the model's name and the engine's number."""
 
@@ -144,6 +153,10 @@ class _Page(Collector):
             ("spec_decode_num_draft_tokens", "Tokens drafted.", stats.spec_draft_tokens),
             ("spec_decode_num_accepted_tokens", "Accepted.", stats.spec_accepted_tokens),
             ("load_bytes", "Bytes of weights read.", stats.load_bytes),
+            ("grammar_compile_seconds", "Compiling grammars.", stats.grammars.seconds),
+            ("grammar_masks", "Masks of rows under a grammar.", stats.grammars.masks),
+            ("grammar_mask_seconds", "Making them, in threads.", stats.grammars.mask_seconds),
+            ("grammar_masks_late", "Not there when needed.", stats.grammars.late),
         ):
             yield self._counter(name, text, value)
 
@@ -154,6 +167,7 @@ class _Page(Collector):
             ("admission_rejections", "reason", meters.rejections),
             ("spec_decode_method_tokens", "method", stats.spec_method_tokens),
             ("plugin_errors", "plugin", stats.plugin_errors),
+            ("grammars", "result", _results(stats)),
         ):
             family = CounterMetricFamily(
                 f"rtp:{name}", f"By {label}.", labels=[*self._labels, label]

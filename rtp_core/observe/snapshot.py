@@ -6,6 +6,24 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
+class GrammarStats:
+    """Since start: grammars compiled, found compiled, refused, and the seconds that took.
+
+    `masks` were made of them in `mask_seconds` of threads, the slowest in `longest_mask_s`;
+    `late` ones were not there when their row was to draw.
+    """
+
+    compiled: int = 0
+    cached: int = 0
+    refused: int = 0
+    seconds: float = 0.0
+    masks: int = 0
+    mask_seconds: float = 0.0
+    longest_mask_s: float = 0.0
+    late: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStats:
     """Counters since start and gauges now, taken between steps. Token counts unless named.
 
@@ -35,3 +53,4 @@ class EngineStats:
     spec_method_tokens: dict[str, int] = field(default_factory=dict)
     finished: dict[str, int] = field(default_factory=dict)
     plugin_errors: dict[str, int] = field(default_factory=dict)
+    grammars: GrammarStats = field(default_factory=GrammarStats)

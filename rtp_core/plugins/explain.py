@@ -21,8 +21,10 @@ _EMPTY = {
     Role.TRANSPORT: "pd.role is both",
     Role.KV_FORMAT: "the KV store keeps blocks in model.dtype",
 }
-_NOT_CHOSEN = frozenset({Role.MODEL, Role.COMMAND, Role.ROUTES})
-"""Roles that no setting selects: the model decides, or the user calls them by name."""
+_NOT_CHOSEN = frozenset(
+    {Role.MODEL, Role.COMMAND, Role.ROUTES, Role.TOOL_PARSER, Role.REASONING_PARSER}
+)
+"""Roles that no setting of the engine selects: the model, its chat template or a call does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ ROLES_OF: Mapping[str, frozenset[Role]] = {
     "rtp_disaggregation": frozenset({Role.TRANSPORT, Role.ROUTER, Role.SERVE_ROLE}),
     "rtp_commands": frozenset({Role.COMMAND}),
     "rtp_routes": frozenset({Role.ROUTES}),
+    "rtp_answer_parsers": frozenset({Role.TOOL_PARSER, Role.REASONING_PARSER}),
 }
 """Offer hooks in the order they are asked."""
 

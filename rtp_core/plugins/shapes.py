@@ -14,9 +14,11 @@ from rtp_core.api import (
     MediaPlanner,
     ModalityEncoder,
     ModelFamily,
+    ReasoningFormat,
     Role,
     SchedulingPolicy,
     Speculator,
+    ToolFormat,
     WeightLoader,
 )
 
@@ -30,6 +32,8 @@ _PROTOCOLS: Mapping[Role, type] = {
     Role.TRANSPORT: KVTransport,
     Role.MODEL: ModelFamily,
     Role.ATTENTION: AttentionBackend,
+    Role.TOOL_PARSER: ToolFormat,
+    Role.REASONING_PARSER: ReasoningFormat,
 }
 _CALLED = frozenset({Role.COMMAND, Role.ROUTES})
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
 from rtp_core.api import UNUSABLE_LOGITS, PlanRow, RowResult, SequenceStart, TokenLogprob
 from rtp_core.sampling.state import SequenceState
+from rtp_core.text.structured.masks import GrammarMasks, Masks
 from rtp_kernels.sampling.best import best
 from rtp_kernels.sampling.cpu import sample as draw_token
 from rtp_kernels.sampling.reference import Draw
@@ -26,19 +28,30 @@ class Sampler:
         vocab_size: int,
         eos_token_ids: frozenset[int],
         draw: Callable[[torch.Tensor, Draw], int] = draw_token,
+        grammars: GrammarMasks | None = None,
     ) -> None:
         self._vocab_size = vocab_size
         self._eos = eos_token_ids
         self._draw = draw
+        self._grammars = grammars
         self._states: dict[str, SequenceState] = {}
 
     def start(self, start: SequenceStart) -> None:
         """A sequence joins the batch (again, after a preemption)."""
         self._states[start.sequence_id] = SequenceState(start, self._eos)
+        if self._grammars is not None:
+            self._grammars.start(start)
 
     def release(self, sequence_id: str) -> None:
         """It left; unknown ids are ignored."""
         self._states.pop(sequence_id, None)
+        if self._grammars is not None:
+            self._grammars.release(sequence_id)
+
+    def prepare(self, rows: Sequence[PlanRow]) -> None:
+        """These rows are about to be computed: masks are made meanwhile."""
+        if self._grammars is not None:
+            self._grammars.begin(rows)
 
     def sample(
         self, rows: Sequence[PlanRow], logits: torch.Tensor
@@ -52,24 +65,39 @@ class Sampler:
         values, ids = best(logits)
         usable = torch.isfinite(values).tolist()
         winners = ids.tolist()
+        masks = Masks()
+        if self._grammars is not None:
+            masks = self._grammars.collect(rows) or masks
         results: list[RowResult] = []
-        errors: dict[str, str] = {}
+        errors = dict(masks.errors)
         at = 0
         for row in rows:
-            count = 1 + row.num_drafts
+            name, count = row.sequence_id, 1 + row.num_drafts
             here = slice(at, at + count)
             at += count
-            if not all(usable[here]):
-                errors[row.sequence_id] = UNUSABLE_LOGITS
-                results.append(RowResult(row.sequence_id, ()))
-                continue
-            if count == 1 and self._states[row.sequence_id].takes_argmax:
-                results.append(RowResult(row.sequence_id, (winners[at - 1],)))
-                continue
-            results.append(self._verify(row, logits[here], winners[here]))
+            mask = masks.ready.get(name)
+            if name in errors or name in masks.late:
+                results.append(RowResult(name, ()))
+            elif not all(usable[here]):
+                errors[name] = UNUSABLE_LOGITS
+                results.append(RowResult(name, ()))
+            elif count == 1 and mask is None and self._states[name].takes_argmax:
+                results.append(RowResult(name, (winners[at - 1],)))
+            else:
+                try:
+                    results.append(self._verify(row, logits[here], winners[here], mask))
+                except _NothingLeftError as error:
+                    errors[name] = str(error)
+                    results.append(RowResult(name, ()))
         return results, errors
 
-    def _verify(self, row: PlanRow, logits: torch.Tensor, winners: Sequence[int]) -> RowResult:
+    def _verify(
+        self,
+        row: PlanRow,
+        logits: torch.Tensor,
+        winners: Sequence[int],
+        masks: np.ndarray | None,
+    ) -> RowResult:
         state = self._states[row.sequence_id]
         known = len(row.token_ids) - row.num_drafts
         drafts = row.token_ids[known:]
@@ -77,30 +105,46 @@ class Sampler:
         emitted: list[int] = []
         at, node = 0, -1
         while True:
-            token = self._token(state, logits[at], winners[at], emitted, position + len(emitted))
+            mask = None if masks is None else masks[at]
+            values, winner = logits[at], winners[at]
+            token = self._token(state, values, winner, mask, emitted, position + len(emitted))
             emitted.append(token)
             node = _child(drafts, row.tree_parents, node, token)
             if node < 0:
                 break
             at = node + 1
+        complete = False
+        if masks is not None:
+            emitted, complete = self._advance(row.sequence_id, emitted)
         state.emit(emitted)
         logprobs = self._logprobs(state, row, logits, emitted)
-        return RowResult(row.sequence_id, tuple(emitted), len(emitted) - 1, logprobs)
+        return RowResult(row.sequence_id, tuple(emitted), len(emitted) - 1, logprobs, complete)
+
+    def _advance(self, sequence_id: str, emitted: list[int]) -> tuple[list[int], bool]:
+        """Those of the tokens that count under the grammar, and whether it is complete."""
+        if self._grammars is None:
+            return emitted, False
+        done = self._grammars.advance(sequence_id, emitted)
+        if done.error is not None:
+            raise _NothingLeftError(done.error)
+        return emitted[: done.num_tokens], done.complete
 
     def _token(
         self,
         state: SequenceState,
         logits: torch.Tensor,
         winner: int,
+        mask: np.ndarray | None,
         drafts: Sequence[int],
         position: int,
     ) -> int:
         sampling = state.sampling
-        if state.plain:
-            if sampling.greedy:
-                return winner
-        else:
+        if not state.plain:
             logits = state.process(logits, drafts, position)
+        elif sampling.greedy and mask is None:
+            return winner
+        if mask is not None:
+            logits = allowed(logits, mask)
         draw = Draw(
             state.seed,
             position,
@@ -130,6 +174,19 @@ class Sampler:
             pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True) if top else ()
             found.append(TokenLogprob(token, float(row_values[token]), tuple(pairs)))
         return tuple(found)
+
+
+class _NothingLeftError(Exception):
+    """Why no token can be drawn of a row."""
+
+
+def allowed(logits: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
+    """A copy of float32 [vocab] with -inf where the packed mask has no bit."""
+    bits = np.unpackbits(mask.view(np.uint8), count=len(logits), bitorder="little")
+    masked = logits.masked_fill(torch.from_numpy(bits) == 0, float("-inf"))
+    if not torch.isfinite(masked.max()):
+        raise _NothingLeftError(UNUSABLE_LOGITS)
+    return masked
 
 
 def _child(drafts: Sequence[int], parents: Sequence[int] | None, node: int, token: int) -> int:

@@ -29,13 +29,15 @@ class SequenceState:
         stops = sorted(eos_token_ids | set(start.sampling.stop_token_ids))
         self._stops = torch.tensor(stops, dtype=torch.int64)
         self._bias = _bias(start)
+        # A grammar's mask holds stop tokens back itself, unless nothing else may come.
+        self._min_tokens = 0 if start.sampling.structured else start.sampling.min_tokens
         self.takes_argmax = self.plain and start.sampling.greedy and start.sampling.logprobs is None
 
     @property
     def plain(self) -> bool:
         """True when the logits need no processing before temperature."""
         sampling = self.sampling
-        return not (sampling.has_penalties or self._bias or sampling.min_tokens)
+        return not (sampling.has_penalties or self._bias or self._min_tokens)
 
     def emit(self, token_ids: Sequence[int]) -> None:
         """Tokens were drawn for good."""
@@ -56,7 +58,7 @@ class SequenceState:
             ids, values = self._bias
             inside = ids < logits.shape[0]
             logits[ids[inside]] += values[inside]
-        if position - self.num_prompt < self.sampling.min_tokens:
+        if position - self.num_prompt < self._min_tokens:
             logits[self._stops[self._stops < logits.shape[0]]] = float("-inf")
         return logits
 

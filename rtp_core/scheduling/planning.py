@@ -62,8 +62,12 @@ class Planner:
         return budget
 
     def _can_go_on(self, sequence: Sequence, budget: int) -> bool:
-        """Unless its last token is being drawn, or what it may compute ends at no boundary."""
-        if sequence.draws_its_last:
+        """Unless its last token is being drawn, or what it may compute ends at no boundary.
+
+        Which tokens a grammar lets follow is known when the one before is: nothing is planned
+        ahead for such a sequence.
+        """
+        if sequence.draws_its_last or (sequence.num_pending and sequence.constrained):
             return False
         start = sequence.num_computed
         return self._chunk_end(start, sequence.num_known, budget) > start
@@ -129,8 +133,8 @@ class Planner:
         admitted: list[str] = []
         now = self._clock.now_s()
         for sequence in self._waiting.in_order(now, self._cached_tokens):
-            match = self._cache.lookup(sequence.blocks, sequence.token_ids)
-            if self._batch.should_wait(sequence, match):
+            match = self._match(sequence)
+            if not sequence.scores_prompt and self._batch.should_wait(sequence, match):
                 continue
             if not self._fits(match, sequence) or not self._may_start(match, sequence, budget):
                 break
@@ -172,8 +176,13 @@ class Planner:
             self.counters.prefix_queries += sequence.num_prompt
             self.counters.prefix_hits += sequence.num_computed
 
+    def _match(self, sequence: Sequence) -> Match:
+        """What is cached; nothing of a prompt whose tokens are to be scored, which takes logits."""
+        reuse = not sequence.scores_prompt
+        return self._cache.lookup(sequence.blocks, sequence.token_ids, reuse=reuse)
+
     def _cached_tokens(self, sequence: Sequence) -> int:
-        match = self._cache.lookup(sequence.blocks, sequence.token_ids)
+        match = self._match(sequence)
         return match.num_blocks * self._cache.block_size
 
 

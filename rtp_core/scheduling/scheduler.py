@@ -16,6 +16,7 @@ again if they last, and waits with its arrival time.
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
+from dataclasses import replace
 
 from rtp_core.api import (
     Clock,
@@ -95,7 +96,7 @@ class Scheduler:
         sequences = expand(request, self.cache, self._limits, self._eos)
         self._requests[request.request_id] = {one.choice: one for one in sequences}
         for sequence in sequences:
-            if request.sampling.max_tokens == 0:
+            if request.sampling.max_tokens == 0 and not sequence.scores_prompt:
                 self._end(sequence, Ending(FinishReason.LENGTH))
             else:
                 self._waiting.add(sequence)
@@ -104,6 +105,11 @@ class Scheduler:
         """A condition of `Request.waits_for` holds now; unknown ones are ignored."""
         for sequence in self._requests.get(request_id, {}).values():
             self._waiting.met(sequence, condition)
+
+    def refuse(self, request_id: str, error: str) -> None:
+        """End every choice: it turned out that the request cannot run. Unknown ids: no-op."""
+        for sequence in list(self._requests.get(request_id, {}).values()):
+            self._end(sequence, Ending(FinishReason.ERROR, error=error))
 
     def abort(self, request_id: str, choice: int | None = None) -> None:
         """End one choice or all; their last events come with the next step."""
@@ -174,9 +180,14 @@ class Scheduler:
         computed = row.start + len(row.token_ids) - row.num_drafts + done.num_accepted
         if row.num_drafts:
             sequence.num_computed = computed
+        sequence.take_scores(row.start, done.prompt_logprobs)
         if row.samples:
             sequence.num_pending -= 1
-            tokens, ending = sequence.accept(done.token_ids)
+            if not done.token_ids:  # its last token is asked again
+                sequence.num_computed = len(sequence.token_ids) - 1
+                self._batch.publish(sequence, sequence.num_computed)
+                return
+            tokens, ending = sequence.accept(done.token_ids, done.complete)
             self.counters.generation_tokens += len(tokens)
             if sequence.first_token_s == 0.0:
                 sequence.first_token_s = now
@@ -185,19 +196,11 @@ class Scheduler:
             if ending is not None:
                 self._end(sequence, ending, tokens, logprobs)
                 return
-            self._events.append(
-                TokenEvent(
-                    sequence.request.request_id,
-                    sequence.choice,
-                    tokens,
-                    logprobs,
-                    None,
-                    None,
-                    sequence.num_cached,
-                )
-            )
+            self._events.append(_event(sequence, tokens, logprobs))
         else:
             self._batch.publish(sequence, computed)
+            if sequence.unsent:
+                self._events.append(_event(sequence))
 
     # ---- ends
 
@@ -227,18 +230,29 @@ class Scheduler:
             del self._requests[request_id]
         self.counters.finished[ending.reason.value] += 1
         self._events.append(
-            TokenEvent(
-                request_id,
-                sequence.choice,
-                tokens,
-                logprobs,
-                ending.reason,
-                ending.stop_token_id,
-                sequence.num_cached,
-                ending.error,
-                sequence.timing(self._clock.now_s()),
+            replace(
+                _event(sequence, tokens, logprobs),
+                finish_reason=ending.reason,
+                stop_reason=ending.stop_token_id,
+                error=ending.error,
+                timing=sequence.timing(self._clock.now_s()),
             )
         )
+
+
+def _event(
+    sequence: Sequence,
+    tokens: tuple[int, ...] = (),
+    logprobs: tuple[TokenLogprob, ...] | None = None,
+) -> TokenEvent:
+    return TokenEvent(
+        sequence.request.request_id,
+        sequence.choice,
+        tokens,
+        logprobs,
+        num_cached_tokens=sequence.num_cached,
+        prompt_logprobs=sequence.take_unsent(),
+    )
 
 
 def first_branch(draft: Draft) -> Items[int]:

@@ -6,7 +6,14 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from rtp_core.api import FinishReason, QueuedRequest, Request, RequestTiming, SequenceStart
+from rtp_core.api import (
+    FinishReason,
+    QueuedRequest,
+    Request,
+    RequestTiming,
+    SequenceStart,
+    TokenLogprob,
+)
 from rtp_core.kv.cache import SequenceBlocks
 
 SEED_MASK = 2**64 - 1
@@ -26,7 +33,8 @@ class Sequence:
 
     It chases `num_known`: the tokens, and `num_pending` more that steps in flight will draw.
     `limit` is the length at which the sequence ends; `waiting_for` are conditions not yet
-    met; `drafts` are proposals for the next step; `in_batch` sequences hold blocks.
+    met; `drafts` are proposals for the next step; `in_batch` sequences hold blocks. Of the
+    prompt's tokens after the first, `num_scored` have log-probabilities; the last are `unsent`.
     """
 
     sequence_id: str
@@ -47,6 +55,8 @@ class Sequence:
     scheduled_s: float = 0.0
     first_token_s: float = 0.0
     preemptions: int = 0
+    num_scored: int = 0
+    unsent: tuple[TokenLogprob, ...] = ()
 
     @property
     def num_known(self) -> int:
@@ -59,17 +69,32 @@ class Sequence:
         return self.num_pending > 0 and self.num_known >= self.limit
 
     @property
+    def constrained(self) -> bool:
+        """True when the tokens drawn decide which may follow."""
+        return self.request.sampling.masked
+
+    @property
+    def scores_prompt(self) -> bool:
+        """True when tokens of the prompt are to be scored that were not yet."""
+        wanted = self.choice == 0 and self.request.sampling.prompt_logprobs is not None
+        return wanted and self.num_scored < self.num_prompt - 1
+
+    @property
     def decoding(self) -> bool:
         """True when only the last token drawn is left to compute."""
         length = len(self.token_ids)
         return length - self.num_computed == 1 and length > self.num_prompt
 
-    def accept(self, drawn: tuple[int, ...]) -> tuple[tuple[int, ...], Ending | None]:
+    def accept(
+        self, drawn: tuple[int, ...], complete: bool = False
+    ) -> tuple[tuple[int, ...], Ending | None]:
         """Append `drawn` up to the token that ends the sequence; those tokens, and why.
 
-        A stop id counts after `min_tokens` others.
+        A stop id counts after `min_tokens` others. `complete`: nothing may follow `drawn`.
         """
-        length = len(self.token_ids)
+        length, num_drawn = len(self.token_ids), len(drawn)
+        if length >= self.limit:  # only the prompt was wanted
+            return (), Ending(FinishReason.LENGTH)
         least = self.num_prompt + self.request.sampling.min_tokens
         ending = None
         for token in drawn:
@@ -82,8 +107,22 @@ class Sequence:
                 break
         if ending is not None:
             drawn = drawn[: length - len(self.token_ids)]
+        cut = len(drawn) < num_drawn
+        if complete and not cut and (ending is None or ending.stop_token_id is None):
+            ending = Ending(FinishReason.STOP)
         self.token_ids.extend(drawn)
         return drawn, ending
+
+    def take_scores(self, start: int, scores: tuple[TokenLogprob, ...]) -> None:
+        """Scores of the tokens behind token `start`, of which a preemption repeats some."""
+        new = scores[max(0, self.num_scored - start) :]
+        self.num_scored += len(new)
+        self.unsent += new
+
+    def take_unsent(self) -> tuple[TokenLogprob, ...]:
+        """Scores that nobody was told yet."""
+        scores, self.unsent = self.unsent, ()
+        return scores
 
     def queued(self) -> QueuedRequest:
         """What a policy may see."""

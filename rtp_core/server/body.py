@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping, Set
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,18 +14,35 @@ from rtp_core.server.schema.refused import IGNORED, REFUSED
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 
-_PLACE = re.compile(r" - at `(?:key in )?\$(?P<path>[^`]*)`(?: in `\$(?P<outer>[^`]*)`)?\Z")
+_PLACE = re.compile(
+    r" - at (?:`key` in )?`(?:key in )?\$(?P<path>[^`]*)`(?: in `\$(?P<outer>[^`]*)`)?\Z"
+)
 _FIELD = re.compile(r"(?:unknown|required) field `(?P<name>.*)`", re.DOTALL)
 
 
-def parse(body: bytes, kind: type[Body]) -> Body:
+Reasons = Mapping[str, str]
+"""Names of fields that are known but refused, and why."""
+
+
+def parse(
+    body: bytes, kind: type[Body], refused: Reasons = REFUSED, ignored: Set[str] = IGNORED
+) -> Body:
     """The body as `kind`. Raises RequestError (400) for anything else than its fields.
 
     JSON as in RFC 8259: no NaN or Infinity, no lone surrogates. A field that is null counts
     as absent.
     """
-    fields = _object(body)
-    known = {name: fields[name] for name in _known_fields(fields, kind)}
+    return typed(_object(body), kind, refused, ignored)
+
+
+def typed(
+    fields: Mapping[str, Any],
+    kind: type[Body],
+    refused: Reasons = REFUSED,
+    ignored: Set[str] = IGNORED,
+) -> Body:
+    """As `parse`, for a body that is decoded already."""
+    known = {name: fields[name] for name in _known_fields(fields, kind, refused, ignored)}
     try:
         return msgspec.convert(known, kind, strict=True)
     except msgspec.ValidationError as error:
@@ -45,7 +63,9 @@ def _object(body: bytes) -> dict[str, Any]:
     return fields
 
 
-def _known_fields(fields: dict[str, Any], kind: type[msgspec.Struct]) -> list[str]:
+def _known_fields(
+    fields: Mapping[str, Any], kind: type[msgspec.Struct], refused: Reasons, ignored: Set[str]
+) -> list[str]:
     """Names to convert; ignored fields and nulls are dropped, others raise."""
     names = kind.__struct_fields__
     known: list[str] = []
@@ -53,10 +73,10 @@ def _known_fields(fields: dict[str, Any], kind: type[msgspec.Struct]) -> list[st
         if name in names:
             if value is not None:
                 known.append(name)
-        elif name in REFUSED:
+        elif name in refused:
             if value is not None:
-                raise RequestError(name, f"{name}: {REFUSED[name]}", code="unsupported_parameter")
-        elif name not in IGNORED:
+                raise RequestError(name, f"{name}: {refused[name]}", code="unsupported_parameter")
+        elif name not in ignored:
             raise unknown_field(name, names)
     return known
 

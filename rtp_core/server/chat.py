@@ -8,6 +8,7 @@ from typing import Any
 from rtp_core.errors import RequestError
 from rtp_core.server.body import parse
 from rtp_core.server.chat_plan import ChatPlan
+from rtp_core.server.chat_reading import chat_reading
 from rtp_core.server.exchange import Answer, Call
 from rtp_core.server.messages import template_messages
 from rtp_core.server.plan import answer
@@ -15,6 +16,7 @@ from rtp_core.server.prompts import ChatOptions, PromptRoom
 from rtp_core.server.sampling import check_generation, sampling_params
 from rtp_core.server.schema.chat import ChatBody
 from rtp_core.server.service import Service
+from rtp_core.server.tool_prompt import shown_tools
 
 
 async def chat_completions(service: Service, call: Call) -> Answer:
@@ -39,14 +41,17 @@ def read_plan(body: ChatBody, service: Service) -> ChatPlan:
         max_tokens=max_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )
+    answers = chat_reading(body, service)
+    messages, shown = shown_tools(template_messages(body.messages), answers.described, service.room)
     options = ChatOptions(
         add_generation_prompt=generation_prompt(
             body.add_generation_prompt, body.continue_final_message
         ),
         continue_final_message=bool(body.continue_final_message),
         variables=template_variables(body, service.room),
+        tools=shown,
     )
-    return ChatPlan(body, model, sampling, template_messages(body.messages), options)
+    return ChatPlan(body, model, sampling, messages, options, answers)
 
 
 def generation_prompt(wanted: bool | None, continues: bool | None) -> bool:
@@ -63,26 +68,10 @@ def generation_prompt(wanted: bool | None, continues: bool | None) -> bool:
 def check_unavailable(body: ChatBody) -> None:
     """Fields that have one harmless value; every other is refused until the feature is there."""
     for name, given, reason in (
-        ("tools", bool(body.tools), "tool calls are not available on this server yet"),
-        (
-            "tool_choice",
-            body.tool_choice not in (None, "none"),
-            "tool calls are not available on this server yet",
-        ),
-        (
-            "response_format",
-            body.response_format is not None and body.response_format.type != "text",
-            'only {"type": "text"} is available on this server yet',
-        ),
         (
             "modalities",
             body.modalities is not None and body.modalities != ["text"],
             'this server generates text only: use ["text"]',
-        ),
-        (
-            "include_reasoning",
-            body.include_reasoning is False,
-            "reasoning is not told apart from the answer on this server yet",
         ),
         (
             "add_special_tokens",

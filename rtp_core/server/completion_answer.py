@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from rtp_core.api import TokenLogprob
+from rtp_core.api import Request, TokenLogprob
+from rtp_core.errors import RequestError
+from rtp_core.server import sse
+from rtp_core.server.errors import error_object
 from rtp_core.server.generation import Piece
 from rtp_core.server.plan import Outcome
 from rtp_core.server.rendering import Telling
@@ -20,6 +23,8 @@ class CompletionRenderer:
 
     `_offsets` is where the next token's text of each choice begins, for log-probabilities.
     """
+
+    wire: ClassVar[sse.Wire] = sse.COMPLETIONS
 
     telling: Telling
     echoes: Sequence[str]
@@ -53,11 +58,15 @@ class CompletionRenderer:
         """The usage of the request, if it was asked for."""
         return self.telling.last_chunks(KIND)
 
+    def failed(self, error: RequestError) -> list[dict[str, Any]]:
+        """The error in place of what was to come."""
+        return [error_object(error)]
+
     def whole(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """An answer with the choices of all prompts."""
         return {
             **self.telling.head(KIND),
-            "choices": [self._choice(outcome) for outcome in outcomes],
+            "choices": [self._choice(outcome, outcomes) for outcome in outcomes],
             "usage": self.telling.account.usage(),
         }
 
@@ -65,8 +74,10 @@ class CompletionRenderer:
         fields = {"index": choice, "text": text, "logprobs": None, "finish_reason": None}
         return self.telling.chunk(KIND, {**fields, **more})
 
-    def _choice(self, outcome: Outcome) -> dict[str, Any]:
-        choice = outcome.choice
+    def _choice(self, outcome: Outcome, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        choice, telling = outcome.choice, self.telling
+        prompt = telling.prompt_of(choice)
+        request = telling.requests[prompt]
         fields: dict[str, Any] = {
             "index": choice,
             "text": self._echo(choice) + outcome.text,
@@ -74,11 +85,27 @@ class CompletionRenderer:
             "finish_reason": outcome.finish_reason,
             "stop_reason": outcome.stop_reason,
             **self._extra(choice, outcome.token_ids, outcome.logprobs),
+            **telling.prompt_logprobs(outcomes, prompt),
         }
-        if self.telling.wants_token_ids:
-            prompt = self.telling.requests[self.telling.prompt_of(choice)]
-            fields["prompt_token_ids"] = prompt.prompt_token_ids
+        if self.echoes and telling.wants_logprobs:
+            scores = outcomes[prompt * request.sampling.n].prompt_logprobs
+            fields["logprobs"] = self._echoed(request, scores, fields["logprobs"])
+        if telling.wants_token_ids:
+            fields["prompt_token_ids"] = request.prompt_token_ids
         return fields
+
+    def _echoed(
+        self,
+        request: Request,
+        scores: Sequence[TokenLogprob],
+        generated: dict[str, list[Any]] | None,
+    ) -> dict[str, list[Any]]:
+        """Entries of the prompt's tokens, then of those generated."""
+        first, most = request.prompt_token_ids[0], request.sampling.logprobs or 0
+        entries = self.telling.names.echo_entries(first, scores, most)
+        if generated is None:
+            return entries
+        return {name: [*values, *generated[name]] for name, values in entries.items()}
 
     def _echo(self, choice: int) -> str:
         return self.echoes[self.telling.prompt_of(choice)] if self.echoes else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rtp_core.api import Request, SamplingParams
 from rtp_core.errors import RequestError
@@ -14,7 +14,7 @@ from rtp_core.server.exchange import Answer, Call
 from rtp_core.server.plan import answer
 from rtp_core.server.prompts import split
 from rtp_core.server.rendering import Telling
-from rtp_core.server.requests import engine_request, kept
+from rtp_core.server.requests import check_structured, engine_request, kept
 from rtp_core.server.sampling import check_generation, sampling_params, within_context
 from rtp_core.server.schema.completion import CompletionBody
 from rtp_core.server.service import Service
@@ -32,12 +32,11 @@ def read_plan(body: CompletionBody, service: Service) -> CompletionPlan:
     """All checks that need no tokens. Raises RequestError naming the field."""
     model = service.check_model(body.model)
     check_generation(body, priorities=service.config.scheduling.policy == "priority")
-    if body.echo and body.logprobs is not None:
+    if body.echo and body.logprobs is not None and body.stream:
         raise RequestError(
             "logprobs",
-            "log-probabilities of an echoed prompt are not available on this server yet",
-            code="unsupported_parameter",
-            remedy="set echo to false",
+            "a stream does not tell log-probabilities of an echoed prompt",
+            remedy="set stream or echo to false",
         )
     if body.max_tokens == 0 and not body.echo:
         raise RequestError("max_tokens", "max_tokens must be at least 1, unless echo is true")
@@ -45,6 +44,9 @@ def read_plan(body: CompletionBody, service: Service) -> CompletionPlan:
     sampling = sampling_params(
         body, service.info, max_tokens=body.max_tokens, logprobs=body.logprobs
     )
+    if body.echo and body.logprobs is not None:
+        most = max(body.logprobs, body.prompt_logprobs or 0)
+        sampling = replace(sampling, prompt_logprobs=most)
     return CompletionPlan(body, model, sampling, prompts)
 
 
@@ -68,15 +70,21 @@ class CompletionPlan:
         """As plan.Plan."""
         return len(self.prompts) * self.sampling.n
 
+    @property
+    def reading(self) -> None:
+        """As plan.Plan: what follows a prompt is text."""
+        return None
+
     async def requests(self, call: Call, service: Service) -> list[Request]:
         """One request a prompt."""
+        await check_structured(self.body, self.sampling, service)
         requests: list[Request] = []
         for prompt in self.prompts:
             ids = kept(await self._encode(prompt, service), self.body)
             sampling = within_context(
                 self.sampling, len(ids), service.info, "prompt", USUAL_MAX_TOKENS
             )
-            requests.append(engine_request(self.body, call, ids, sampling))
+            requests.append(engine_request(self.body, call, ids, sampling, service.room.tokenizer))
         if self.body.echo:
             self.echoes = [
                 await self._echo(prompt, request, service)

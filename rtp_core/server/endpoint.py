@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
 from rtp_core.errors import RequestError, RtpError
@@ -19,12 +18,9 @@ from rtp_core.server.auth import Guard
 from rtp_core.server.errors import (
     ClientGone,
     as_request_error,
-    error_headers,
-    error_object,
     internal_error,
 )
 from rtp_core.server.exchange import (
-    Answer,
     Call,
     EventStream,
     Outgoing,
@@ -33,28 +29,9 @@ from rtp_core.server.exchange import (
     open_call,
 )
 from rtp_core.server.limits import BodyLease, BodyMemory, Incoming, Limits
+from rtp_core.server.operation import Operation
 
 log = logging.getLogger("rtp.server")
-
-Handler = Callable[[Call], Awaitable[Answer]]
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One path and method. `body` set: JSON is read; `public`: no key is asked for.
-
-    `needs_model`: 503 until the model is ready and while the server drains.
-    """
-
-    method: str
-    path: str
-    summary: str
-    handler: Handler
-    body: type[Struct] | None = None
-    public: bool = False
-    needs_model: bool = False
-    streams: bool = False
-    media_type: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +107,8 @@ class Endpoint:
             await outgoing.abort()
             return
         try:
-            await send_refusal(error, incoming, outgoing, self._gate.limits)
+            reply = self._operation.errors.reply(error)
+            await send_refusal(reply, incoming, outgoing, self._gate.limits)
         except ClientGone:
             log.debug("client_gone id=%s path=%s", call.request_id, call.path)
 
@@ -143,12 +121,11 @@ class Endpoint:
 
 
 async def send_refusal(
-    error: RequestError, incoming: Incoming, outgoing: Outgoing, limits: Limits
+    reply: Reply, incoming: Incoming, outgoing: Outgoing, limits: Limits
 ) -> None:
-    """Answer with the error once the client can be expected to read it."""
-    patience = 0.0 if error.status == 408 else limits.discard_timeout_s
+    """Answer with an error once the client can be expected to read it."""
+    patience = 0.0 if reply.status == 408 else limits.discard_timeout_s
     complete = await incoming.discard(limits.discard_bytes, patience)
-    reply = Reply.json(error_object(error), error.status, error_headers(error))
     await outgoing.reply(reply, close=not complete)
 
 

@@ -27,6 +27,22 @@ _KINDS = {
     503: "service_unavailable",
     504: "timeout_error",
 }
+ERROR_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
 _RETRY_AFTER_S = {"queue_full": 1, "body_memory": 1, "model_loading": 5, "server_draining": 5}
 _LONG_RETRY_S = 30
 
@@ -36,10 +52,11 @@ class ClientGone(Exception):
 
 
 class ShutdownError(RequestError):
-    """The server stops; requests in flight end with this."""
+    """The server stops, or was told to drain; requests in flight end with this when it stops."""
 
     def __init__(self) -> None:
-        super().__init__(None, "the server is shutting down", status=503, code="server_draining")
+        message = "the server takes no new requests"
+        super().__init__(None, message, status=503, code="server_draining")
 
 
 def unavailable(code: str, message: str) -> RequestError:

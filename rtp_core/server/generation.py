@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from rtp_core.api import FinishReason, Request, TokenEvent
+from rtp_core.api import FinishReason, Request, TokenEvent, TokenLogprob
 from rtp_core.engine.contract import AsyncBackend
 from rtp_core.errors import RequestError, RtpError
 from rtp_core.server.accounting import Account
 from rtp_core.server.errors import as_request_error, internal_error, unavailable
+from rtp_core.text.answer_reader import Reading
 from rtp_core.text.output import TextAssembler, TextDelta
 from rtp_core.text.tokenizer import Tokenizer
 
@@ -32,6 +33,7 @@ class Piece:
 
     choice: int
     delta: TextDelta
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Generation:
@@ -43,11 +45,13 @@ class Generation:
         tokenizer: Tokenizer,
         requests: Sequence[Request],
         account: Account,
+        reading: Reading | None = None,
     ) -> None:
         self.account = account
         self.requests = requests
         self._backend = backend
         self._tokenizer = tokenizer
+        self._reading = reading
         self._queue: asyncio.Queue[Piece] = asyncio.Queue(QUEUE_PIECES)
         self._failure: RequestError | None = None
         self._num_open = sum(request.sampling.n for request in requests)
@@ -129,10 +133,7 @@ class Generation:
 
     async def _follow(self, index: int, request: Request) -> None:
         first = index * request.sampling.n
-        assemblers = {
-            choice: TextAssembler(self._tokenizer, request.sampling, request.prompt_token_ids)
-            for choice in range(request.sampling.n)
-        }
+        assemblers = {choice: self._assembler(request) for choice in range(request.sampling.n)}
         begun = False
         async with aclosing(self._backend.generate(request)) as events:
             async for event in events:
@@ -142,7 +143,8 @@ class Generation:
                 if not begun:
                     begun = True
                     self.account.started(request, event.num_cached_tokens)
-                await self._hand_over(Piece(first + event.choice, delta), event)
+                piece = Piece(first + event.choice, delta, event.prompt_logprobs)
+                await self._hand_over(piece, event)
                 if delta.finish_reason is None:
                     continue
                 del assemblers[event.choice]
@@ -151,6 +153,12 @@ class Generation:
                 if event.finish_reason is None:
                     await self._backend.abort(request.request_id, event.choice)
         raise RequestError(None, "the engine ended the request early", status=500)
+
+    def _assembler(self, request: Request) -> TextAssembler:
+        prompt, reader = request.prompt_token_ids, None
+        if self._reading is not None:
+            reader = self._reading.reader(self._tokenizer, prompt)
+        return TextAssembler(self._tokenizer, request.sampling, prompt, reader)
 
     def _read(self, assembler: TextAssembler, event: TokenEvent, request: Request) -> TextDelta:
         """The event's text; raises when the engine gave the choice up.
@@ -170,6 +178,7 @@ class Generation:
     async def _hand_over(self, piece: Piece, event: TokenEvent) -> None:
         delta = piece.delta
         self.account.tokens(piece.choice, len(delta.token_ids))
+        self.account.reasoning_tokens += delta.num_reasoning
         if delta.finish_reason is not None:
             self.account.ended(piece.choice, delta.finish_reason, event.timing)
         await self._queue.put(piece)

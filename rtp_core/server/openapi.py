@@ -10,37 +10,25 @@ from typing import Any
 import msgspec
 
 from rtp_core import __version__
-from rtp_core.server.endpoint import Operation
+from rtp_core.server.error_shape import ONE_SHAPE
 from rtp_core.server.exchange import Call, Reply
-from rtp_core.server.schema.refused import IGNORED, REFUSED
+from rtp_core.server.operation import Operation
+from rtp_core.server.schema.refused import REFUSED
+from rtp_core.server.schema.responses import RESPONSES_REFUSED
 
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _ERRORS = {
     400: "A field is wrong; `param` names it.",
     401: "The API key is missing or wrong.",
-    404: "There is no such model.",
+    403: "The server is open to other machines without a key.",
+    404: "There is no such model or thing.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The body is not JSON.",
     500: "An error of the server.",
     501: "The model cannot read this medium.",
     503: "Loading, full, draining or broken; see Retry-After.",
-}
-_ERROR_SCHEMA = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
+    529: "Full; see Retry-After.",
 }
 _PROMPT = {
     "description": "Text, token ids, or a list of either.",
@@ -83,7 +71,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         "info": {"title": "rtp", "version": __version__, "description": _notes()},
         "paths": paths,
         "components": {
-            "schemas": {"Error": _ERROR_SCHEMA, **_bodies(operations)},
+            "schemas": {**_errors(operations), **_bodies(operations)},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -118,7 +106,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
     for status in _statuses(operation):
         responses[str(status)] = {
             "description": _ERRORS[status],
-            "content": {"application/json": {"schema": _reference("Error")}},
+            "content": {"application/json": {"schema": _reference(operation.errors.name)}},
         }
     return responses
 
@@ -133,19 +121,29 @@ def _statuses(operation: Operation) -> list[int]:
         statuses |= {400, 404, 408, 413, 415, 503}
     if "{" in operation.path:
         statuses.add(404)
-    if operation.streams or operation.path == "/tokenize":
+    if operation.operator:
+        statuses.add(403)
+    if operation.errors is not ONE_SHAPE:
+        statuses.add(529)
+    elif operation.streams or operation.path == "/tokenize":
         statuses.add(501)
     return sorted(statuses)
+
+
+def _errors(operations: Sequence[Operation]) -> dict[str, Any]:
+    return {operation.errors.name: operation.errors.schema for operation in operations}
 
 
 def _bodies(operations: Sequence[Operation]) -> dict[str, Any]:
     """Schemas of bodies; fields beyond those described are refused."""
     kinds = [operation.body for operation in operations if operation.body is not None]
     _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
-    for kind in kinds:
-        schema = schemas[kind.__name__]
+    for operation in operations:
+        if operation.body is None:
+            continue
+        schema = schemas[operation.body.__name__]
         schema["additionalProperties"] = False
-        for name in sorted(IGNORED):
+        for name in sorted(operation.ignored):
             schema["properties"].setdefault(name, {"description": "Accepted and ignored."})
     schemas["CompletionBody"]["properties"]["prompt"] = _PROMPT
     return schemas
@@ -161,4 +159,4 @@ def _identifier(operation: Operation) -> str:
 
 
 def _notes() -> str:
-    return f"Fields known but refused: {', '.join(sorted(REFUSED))}."
+    return f"Fields known but refused: {', '.join(sorted(REFUSED | RESPONSES_REFUSED))}."

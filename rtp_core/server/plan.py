@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from rtp_core.api import FinishReason, Request, TokenLogprob
-from rtp_core.errors import RtpError
+from rtp_core.errors import RequestError, RtpError
 from rtp_core.server import sse
 from rtp_core.server.accounting import Account
-from rtp_core.server.errors import CLIENT_CLOSED, as_request_error, error_object
+from rtp_core.server.errors import CLIENT_CLOSED, as_request_error
 from rtp_core.server.exchange import Answer, Call, EventStream, Reply
 from rtp_core.server.generation import Generation, Piece
 from rtp_core.server.service import Service
+from rtp_core.text.answer_reader import Reading
 
 
 @dataclass(slots=True)
@@ -28,15 +29,19 @@ class Outcome:
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
+    pieces: list[Piece] = field(default_factory=list)
 
     def add(self, piece: Piece) -> None:
         """Append a piece."""
         delta = piece.delta
+        self.pieces.append(piece)
         self.text += delta.text
         self.token_ids.extend(delta.token_ids)
         self.logprobs.extend(delta.logprobs or ())
+        self.prompt_logprobs.extend(piece.prompt_logprobs)
         if delta.finish_reason is not None:
             self.finish_reason = delta.finish_reason
             self.stop_reason = delta.stop_reason
@@ -44,6 +49,9 @@ class Outcome:
 
 class Renderer(Protocol):
     """Objects of one endpoint's vocabulary, for one request."""
+
+    wire: ClassVar[sse.Wire]
+    """How its streams are written."""
 
     def opening(self) -> list[dict[str, Any]]:
         """Events before the first token."""
@@ -55,6 +63,10 @@ class Renderer(Protocol):
 
     def closing(self) -> list[dict[str, Any]]:
         """Events after the last choice ended."""
+        ...
+
+    def failed(self, error: RequestError) -> list[dict[str, Any]]:
+        """Events when the request fails after the stream began."""
         ...
 
     def whole(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -75,6 +87,11 @@ class Plan(Protocol):
         """Choices of all prompts."""
         ...
 
+    @property
+    def reading(self) -> Reading | None:
+        """How answers are read; None when all of an answer is content."""
+        ...
+
     async def requests(self, call: Call, service: Service) -> list[Request]:
         """Tokenize; raises RequestError when a prompt does not fit."""
         ...
@@ -93,7 +110,7 @@ async def answer(plan: Plan, call: Call, service: Service) -> Answer:
         account.close(status_of(error), plan.places)
         raise
     call.drop_body()
-    generation = service.traffic.generate(requests, account, service.room.tokenizer)
+    generation = service.traffic.generate(requests, account, service.room.tokenizer, plan.reading)
     run = Run(service, generation)
     renderer = plan.renderer(requests, service, account)
     try:
@@ -126,24 +143,26 @@ class Run:
         return outcomes
 
     async def frames(self, renderer: Renderer) -> AsyncGenerator[bytes, None]:
-        """The stream's bytes; a failure becomes its last event but ``[DONE]``."""
+        """The stream's bytes; a failure becomes its last event."""
+        wire = renderer.wire
         keep_alive_s = self._service.config.server.keep_alive_s or None
         try:
-            yield sse.events(renderer.opening())
+            yield wire.encode(renderer.opening())
             while not self.generation.finished:
                 pieces = await self.generation.take(keep_alive_s)
                 events = [event for piece in pieces for event in renderer.events(piece)]
                 if events:
-                    yield sse.events(events)
+                    yield wire.encode(events)
                 elif not pieces:
-                    yield sse.KEEP_ALIVE
-            yield sse.events(renderer.closing())
+                    yield wire.keep_alive
+            yield wire.encode(renderer.closing())
             self._status = 200
         except RtpError as error:
             known = as_request_error(error)
             self._status = known.status
-            yield sse.events([error_object(known)])
-        yield sse.DONE
+            yield wire.encode(renderer.failed(known))
+        if wire.end:
+            yield wire.end
 
     async def close(self, status: int | None = None) -> None:
         """Abort what runs and make the entries; the first call counts."""

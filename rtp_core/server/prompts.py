@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
-from typing import Any, Self, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from rtp_core.engine.contract import ModelInfo
 from rtp_core.errors import RequestError
-from rtp_core.observe.timeline import process_started_s
+from rtp_core.server.answer_formats import AnswerFormats
+from rtp_core.server.grammar_room import GrammarRoom
 from rtp_core.server.sampling import context_exceeded
 from rtp_core.server.schema.fields import INT32_MAX, MAX_PROMPTS
 from rtp_core.text.chat_template import ChatTemplate, encode_chat
@@ -27,32 +25,32 @@ MAX_CHARS_PER_TOKEN = 128
 
 @dataclass(frozen=True, slots=True)
 class ChatOptions:
-    """How a conversation becomes a prompt; `variables` are the template's own."""
+    """How a conversation becomes a prompt; `variables` are the template's own, `tools` what
+    it shows of the tools there are."""
 
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     variables: Mapping[str, Any] = field(default_factory=dict)
+    tools: Sequence[Mapping[str, Any]] | None = None
 
 
 class PromptRoom:
     """Tokenizer and chat template of the model served."""
 
     def __init__(
-        self, tokenizer: Tokenizer, template: ChatTemplate, info: ModelInfo, threads: int
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        info: ModelInfo,
+        threads: int,
+        formats: AnswerFormats | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.info = info
+        self.formats = formats or AnswerFormats()
         self._template = template
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rtp-text")
-
-    @classmethod
-    def load(cls, info: ModelInfo, chat_template: str | None, threads: int) -> Self:
-        """Read the model's files; slow, not for the event loop. Ends the start's timeline."""
-        directory = Path(info.tokenizer_dir)
-        template = ChatTemplate.load(directory, chat_template)
-        tokenizer = Tokenizer.load(directory)
-        start = info.start.after("process", process_started_s()).until("server", time.monotonic())
-        return cls(tokenizer, template, replace(info, start=start), threads)
+        self.grammars = GrammarRoom.of_model(tokenizer, info)
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Ids of a raw prompt, in which special tokens may be spelled."""
@@ -77,6 +75,7 @@ class PromptRoom:
             messages,
             add_generation_prompt=options.add_generation_prompt,
             continue_final_message=options.continue_final_message,
+            tools=options.tools,
             **options.variables,
         )
 
@@ -88,13 +87,19 @@ class PromptRoom:
         """True when the chat template reads this variable."""
         return variable in self._template.variables
 
+    @property
+    def shows_calls(self) -> bool:
+        """True when the chat template writes the calls of earlier turns."""
+        return "tool_calls" in self._template.source
+
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self.grammars.close()
 
     async def _run(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, partial(function, *args, **kwargs))
+        return await loop.run_in_executor(self._pool, lambda: function(*args, **kwargs))
 
     def _check_size(self, num_chars: int, param: str) -> None:
         longest = self.info.max_model_len

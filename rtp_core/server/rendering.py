@@ -9,6 +9,7 @@ from typing import Any
 
 from rtp_core.api import Request
 from rtp_core.server.accounting import Account
+from rtp_core.server.plan import Outcome
 from rtp_core.server.schema.fields import GenerationBody
 from rtp_core.server.token_names import TokenNames
 from rtp_core.text.tokenizer import Tokenizer
@@ -27,6 +28,11 @@ class Telling:
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
+    def identity(self) -> str:
+        """What ids in the answer are made of."""
+        return self.body.request_id or self.account.call.request_id
+
+    @property
     def names(self) -> TokenNames:
         """How tokens are spelled in log-probabilities."""
         return TokenNames(self.tokenizer, as_ids=bool(self.body.return_tokens_as_token_ids))
@@ -41,6 +47,14 @@ class Telling:
         """True when ids are to be returned beside the text."""
         return bool(self.body.return_token_ids)
 
+    def prompt_logprobs(self, outcomes: Sequence[Outcome], prompt: int = 0) -> dict[str, Any]:
+        """The field of this name, if it was asked for."""
+        most = self.body.prompt_logprobs
+        if most is None:
+            return {}
+        found = outcomes[prompt * self.requests[0].sampling.n].prompt_logprobs
+        return {"prompt_logprobs": self.names.prompt_entries(found, most)}
+
     @property
     def wants_logprobs(self) -> bool:
         """True when log-probabilities are to be returned."""
@@ -52,9 +66,8 @@ class Telling:
 
     def head(self, kind: str) -> dict[str, Any]:
         """First fields of an answer or chunk, the same in all of a stream."""
-        identity = self.body.request_id or self.account.call.request_id
         return {
-            "id": f"{self.prefix}-{identity}",
+            "id": f"{self.prefix}-{self.identity}",
             "object": kind,
             "created": self.created,
             "model": self.model,

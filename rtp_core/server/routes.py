@@ -8,8 +8,10 @@ from rtp_core.observe.metrics import CONTENT_TYPE
 from rtp_core.server import models, status, tokens
 from rtp_core.server.chat import chat_completions
 from rtp_core.server.completions import completions
-from rtp_core.server.endpoint import Operation
 from rtp_core.server.openapi import openapi
+from rtp_core.server.operating import for_operators
+from rtp_core.server.operation import Operation
+from rtp_core.server.other_apis import other_apis
 from rtp_core.server.page import Page
 from rtp_core.server.schema.chat import ChatBody
 from rtp_core.server.schema.completion import CompletionBody
@@ -52,6 +54,7 @@ def _generating(service: Service) -> list[Operation]:
             needs_model=True,
             streams=True,
         ),
+        *other_apis(service),
     ]
 
 
@@ -87,13 +90,7 @@ def _about_the_model(service: Service) -> list[Operation]:
             body=DetokenizeBody,
             needs_model=True,
         ),
-        Operation(
-            "POST",
-            "/reset_prefix_cache",
-            "Forget cached blocks.",
-            partial(status.reset_prefix_cache, service),
-            needs_model=True,
-        ),
+        *for_operators(service),
     ]
 
 

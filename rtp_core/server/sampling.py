@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from rtp_core.api import SamplingParams
 from rtp_core.engine.contract import ModelInfo
 from rtp_core.errors import RequestError
 from rtp_core.server.schema.fields import GenerationBody
+from rtp_core.server.structured import structured_output
 
 _PLAIN = (
     "n",
@@ -43,10 +44,14 @@ def sampling_params(
     return SamplingParams(
         **values,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
-        stop_token_ids=_stop_token_ids(body, info),
+        stop_token_ids=_inside("stop_token_ids", body.stop_token_ids, info),
+        allowed_token_ids=_inside("allowed_token_ids", body.allowed_token_ids, info) or None,
+        bad_words=tuple(body.bad_words or ()),
+        prompt_logprobs=body.prompt_logprobs,
         max_tokens=max_tokens,
         logprobs=logprobs,
         logit_bias=_logit_bias(body.logit_bias or {}, info.vocab_size),
+        structured=structured_output(body),
     )
 
 
@@ -81,6 +86,12 @@ def check_generation(body: GenerationBody, *, priorities: bool) -> None:
     """Rules between fields that every generating endpoint shares."""
     if body.stream_options is not None and not body.stream:
         raise RequestError("stream_options", "stream_options needs stream: true")
+    if body.stream and body.prompt_logprobs is not None:
+        raise RequestError(
+            "prompt_logprobs",
+            "a stream does not tell prompt_logprobs",
+            remedy="set stream to false",
+        )
     if body.best_of is not None and body.best_of != (body.n or 1):
         raise RequestError("best_of", "best_of must equal n; ranking more choices is not offered")
     if body.priority is not None and not priorities:
@@ -91,10 +102,10 @@ def check_generation(body: GenerationBody, *, priorities: bool) -> None:
         )
 
 
-def _stop_token_ids(body: GenerationBody, info: ModelInfo) -> tuple[int, ...]:
-    ids = tuple(body.stop_token_ids or ())
+def _inside(name: str, given: Sequence[int] | None, info: ModelInfo) -> tuple[int, ...]:
+    ids = tuple(given or ())
     if any(token >= info.vocab_size for token in ids):
-        raise RequestError("stop_token_ids", f"token ids are below {info.vocab_size}")
+        raise RequestError(name, f"token ids are below {info.vocab_size}")
     return ids
 
 

@@ -15,7 +15,7 @@ from rtp_core.observe.snapshot import EngineStats
 from rtp_core.server.accounting import Books
 from rtp_core.server.errors import ShutdownError, unavailable
 from rtp_core.server.limits import Limits
-from rtp_core.server.prompts import PromptRoom
+from rtp_core.server.model_text import PromptRoom, load_room
 from rtp_core.server.records import History
 from rtp_core.server.traffic import Traffic
 
@@ -121,9 +121,9 @@ class Service:
         async with self._opening:
             if self._room is None and self.backend.state == "ready":
                 self._room = await asyncio.to_thread(
-                    PromptRoom.load,
+                    load_room,
                     self.backend.info,
-                    self.config.model.chat_template,
+                    self.config,
                     self.limits.text_threads,
                 )
 
@@ -131,7 +131,9 @@ class Service:
 
     async def stats(self) -> EngineStats:
         """The engine's newest snapshot; zeros before it was ready."""
-        return await self.backend.stats() if self.loaded else EngineStats()
+        if self._room is None:
+            return EngineStats()
+        return self._room.grammars.counted(await self.backend.stats())
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

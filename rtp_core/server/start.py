@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.process_backend import ProcessBackend
+from rtp_core.server.answer_formats import check_names
 from rtp_core.server.listener import bind, check_tls, warn_if_open
 from rtp_core.server.tracing import exporter_to
 
@@ -23,6 +24,7 @@ def serve(config: EngineConfig, progress: Progress | None = None) -> int:
     check_tls(config.server)
     if config.server.otlp_traces_endpoint is not None:
         exporter_to(config.server.otlp_traces_endpoint).shutdown()
+    check_names(config)
     listener = bind(config.server)
     warn_if_open(config.server)
     with listener:

@@ -1,4 +1,4 @@
-"""Health, version, metrics, plugins, the page's data, and the prefix cache's reset."""
+"""Health, version, metrics, plugins, and the page's data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from rtp_core.observe.metrics import CONTENT_TYPE, render
 from rtp_core.observe.timeline import as_json
 from rtp_core.plugins.discover import discover
 from rtp_core.plugins.listing import list_plugins
-from rtp_core.server.errors import unavailable
 from rtp_core.server.exchange import Answer, Call, Reply
 from rtp_core.server.service import Service
 
@@ -61,13 +60,6 @@ async def stats(service: Service, call: Call) -> Answer:
             "requests": service.books.recent.newest_first(),
         }
     )
-
-
-async def reset_prefix_cache(service: Service, call: Call) -> Answer:
-    """Forget cached blocks; 503 while requests hold some."""
-    if not await service.backend.reset_prefix_cache():
-        raise unavailable("cache_in_use", "requests hold blocks of the cache; retry when idle")
-    return Reply()
 
 
 def _model(service: Service) -> dict[str, Any]:

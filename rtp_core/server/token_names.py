@@ -40,6 +40,36 @@ class TokenNames:
             named[by_id(token_id) if name in named else name] = finite(logprob)
         return named
 
+    def prompt_entries(
+        self, logprobs: Sequence[TokenLogprob], most: int
+    ) -> list[dict[str, Any] | None]:
+        """vLLM's `prompt_logprobs`: None for the first token, then by id what could stand there.
+
+        `most` alternatives each. The rank of a token that is not among the best is not known.
+        """
+        return [None, *(self._ranked(one, most) for one in logprobs)]
+
+    def echo_entries(
+        self, first: int, logprobs: Sequence[TokenLogprob], most: int
+    ) -> dict[str, Any]:
+        """As `completion_entries`, of a prompt: nothing precedes its `first` token."""
+        cut = [TokenLogprob(one.token_id, one.logprob, one.top[:most]) for one in logprobs]
+        entries = self.completion_entries(cut, len(self._tokenizer.token_text(first)))
+        head: dict[str, Any] = {"tokens": self.name(first), "text_offset": 0}
+        return {name: [head.get(name), *values] for name, values in entries.items()}
+
+    def _ranked(self, one: TokenLogprob, most: int) -> dict[str, Any]:
+        top = one.top[:most]
+        ranks = {token_id: rank for rank, (token_id, _) in enumerate(top, start=1)}
+        return {
+            str(token_id): {
+                "logprob": finite(logprob),
+                "rank": ranks.get(token_id),
+                "decoded_token": self._tokenizer.token_text(token_id),
+            }
+            for token_id, logprob in {one.token_id: one.logprob, **dict(top)}.items()
+        }
+
     def completion_entries(self, logprobs: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
         """Completions' four parallel lists; `offset` is where the first token's text begins."""
         lengths = [len(self._tokenizer.token_text(one.token_id)) for one in logprobs]

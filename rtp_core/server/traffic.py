@@ -13,6 +13,7 @@ from rtp_core.server.admission import Admission
 from rtp_core.server.errors import ShutdownError
 from rtp_core.server.exchange import Call
 from rtp_core.server.generation import Generation
+from rtp_core.text.answer_reader import Reading
 from rtp_core.text.tokenizer import Tokenizer
 
 
@@ -22,7 +23,8 @@ class Traffic:
     def __init__(
         self, backend: AsyncBackend, books: Books, max_queued: int, timeout_s: float = 0.0
     ) -> None:
-        self.draining = False
+        self.paused = False
+        self._closing = False
         self._timeout_s = timeout_s
         self._backend = backend
         self._books = books
@@ -32,6 +34,16 @@ class Traffic:
         self._idle = asyncio.Event()
         self._idle.set()
         self._aborted = False
+
+    @property
+    def draining(self) -> bool:
+        """True while new requests are refused: for good, or until `paused` is taken back."""
+        return self.paused or self._closing
+
+    @property
+    def num_visitors(self) -> int:
+        """Requests for the model in flight."""
+        return self._num_visitors
 
     @contextlib.contextmanager
     def visit(self) -> Iterator[None]:
@@ -50,13 +62,17 @@ class Traffic:
         return Account(call, self._books, self._admission.enter(places))
 
     def generate(
-        self, requests: Sequence[Request], account: Account, tokenizer: Tokenizer
+        self,
+        requests: Sequence[Request],
+        account: Account,
+        tokenizer: Tokenizer,
+        reading: Reading | None = None,
     ) -> Generation:
         """Start the engine's work on all prompts of a request."""
         if self._aborted:
             raise ShutdownError
         account.begin(requests)
-        generation = Generation(self._backend, tokenizer, requests, account)
+        generation = Generation(self._backend, tokenizer, requests, account, reading)
         if self._timeout_s:
             generation.expire_at(account.call.arrival_s + self._timeout_s)
         self._live.add(generation)
@@ -71,7 +87,7 @@ class Traffic:
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests; wait for those in flight, then end them with an error."""
-        self.draining = True
+        self._closing = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()

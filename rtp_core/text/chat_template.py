@@ -48,6 +48,7 @@ class ChatTemplate:
     def __init__(self, sources: Mapping[str, str], special_tokens: Mapping[str, str]) -> None:
         self._templates = {name: _compile(name, source) for name, source in sources.items()}
         self._special_tokens = dict(special_tokens)
+        self.source = "\n".join(sources.values())
 
     @classmethod
     def load(cls, directory: Path, override: str | None = None) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Protocol
 
 from rtp_core.text.token_bytes import ByteRule
@@ -32,26 +32,29 @@ def make_detokenizer(
     *,
     skip_special_tokens: bool = True,
     prompt_token_ids: Sequence[int] = (),
+    shown: Set[int] = frozenset(),
 ) -> Detokenizer:
     """The detokenizer that fits this tokenizer.
 
     With a vocabulary that spells bytes the pieces joined are `tokenizer.decode` of all ids;
     only where SentencePiece-style bytes are invalid the number of U+FFFD may differ.
     `prompt_token_ids` says whether the output begins a text, whose first space is dropped.
+    `shown` are special tokens that are not skipped.
     """
+    hidden = tokenizer.special_ids - shown if skip_special_tokens else frozenset()
     if tokenizer.byte_rule is None:
-        return _WindowDetokenizer(tokenizer, skip_special_tokens, prompt_token_ids)
-    return _ByteDetokenizer(tokenizer, tokenizer.byte_rule, skip_special_tokens, prompt_token_ids)
+        return _WindowDetokenizer(tokenizer, hidden, prompt_token_ids)
+    return _ByteDetokenizer(tokenizer, tokenizer.byte_rule, hidden, prompt_token_ids)
 
 
 class _ByteDetokenizer:
     """Joins the tokens' bytes and lets whole characters through."""
 
     def __init__(
-        self, tokenizer: Tokenizer, rule: ByteRule, skip_special: bool, prompt: Sequence[int]
+        self, tokenizer: Tokenizer, rule: ByteRule, hidden: Set[int], prompt: Sequence[int]
     ) -> None:
         self._tokenizer = tokenizer
-        self._skip_special = skip_special
+        self._hidden = hidden
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._strip = rule.strips_start and not any(map(self._bytes_of, reversed(prompt)))
 
@@ -66,7 +69,7 @@ class _ByteDetokenizer:
         return self._utf8.decode(b"", final=True)
 
     def _bytes_of(self, token_id: int) -> bytes:
-        if self._skip_special and self._tokenizer.is_special(token_id):
+        if token_id in self._hidden:
             return b""
         return self._tokenizer.token_bytes(token_id)
 
@@ -78,9 +81,9 @@ class _WindowDetokenizer:
     whose text is out already.
     """
 
-    def __init__(self, tokenizer: Tokenizer, skip_special: bool, prompt: Sequence[int]) -> None:
+    def __init__(self, tokenizer: Tokenizer, hidden: Set[int], prompt: Sequence[int]) -> None:
         self._tokenizer = tokenizer
-        self._skip_special = skip_special
+        self._hidden = hidden
         self._ids = [number for number in prompt[-_PROMPT_TOKENS:] if self._visible(number)]
         self._read = len(self._ids)
 
@@ -107,7 +110,7 @@ class _WindowDetokenizer:
         return text[len(known) :]
 
     def _visible(self, token_id: int) -> bool:
-        return not (self._skip_special and self._tokenizer.is_special(token_id))
+        return token_id not in self._hidden
 
     def _decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=self._skip_special)
+        return self._tokenizer.decode(ids, skip_special_tokens=False)

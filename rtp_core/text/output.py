@@ -1,11 +1,20 @@
-"""From the engine's token events to the text a client sees."""
+"""From the engine's token events to what a client sees."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rtp_core.api import FinishReason, SamplingParams, TokenEvent, TokenLogprob
+from rtp_core.api import (
+    AnswerEvent,
+    ContentDelta,
+    FinishReason,
+    SamplingParams,
+    TokenEvent,
+    TokenLogprob,
+    ToolStart,
+)
+from rtp_core.text.answer_reader import AnswerReader, append
 from rtp_core.text.detokenizer import make_detokenizer
 from rtp_core.text.stop_strings import StopStrings
 from rtp_core.text.tokenizer import Tokenizer
@@ -15,8 +24,10 @@ from rtp_core.text.tokenizer import Tokenizer
 class TextDelta:
     """What one event adds to one choice. `finish_reason` set = nothing more will come.
 
-    `stop_reason` is the stop string or stop token id that ended the choice. `logprobs` has
-    one entry a token of `token_ids`, or is None.
+    `events` tell thoughts, text and calls of tools in their order; `text` is the content
+    among them. `stop_reason` is the stop string or stop token id that ended the choice.
+    `logprobs` has one entry a token of `token_ids`, or is None; `num_reasoning` of the tokens
+    were thoughts.
     """
 
     text: str = ""
@@ -24,6 +35,8 @@ class TextDelta:
     logprobs: tuple[TokenLogprob, ...] | None = None
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
+    events: tuple[AnswerEvent, ...] = ()
+    num_reasoning: int = 0
 
 
 class TextAssembler:
@@ -31,12 +44,19 @@ class TextAssembler:
 
     The tokens end with the one that completes a stop string, wherever it stands in an event.
     As with vLLM, the text of a stop token is left out unless `include_stop_str_in_output`.
+    With a `reader`, stop strings count in content only, never in thoughts or calls, nor
+    across them; a call beyond the reader's limit ends the choice as a stop string would.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, sampling: SamplingParams, prompt_token_ids: Sequence[int]
+        self,
+        tokenizer: Tokenizer,
+        sampling: SamplingParams,
+        prompt_token_ids: Sequence[int],
+        reader: AnswerReader | None = None,
     ) -> None:
         self._sampling = sampling
+        self._reader = reader
         self._num_tokens = 0
         self._finished = False
         self._stops = StopStrings(sampling.stop, include=sampling.include_stop_str_in_output)
@@ -44,52 +64,93 @@ class TextAssembler:
             tokenizer,
             skip_special_tokens=sampling.skip_special_tokens,
             prompt_token_ids=prompt_token_ids,
+            shown=frozenset() if reader is None else reader.shown,
         )
 
     def feed(self, event: TokenEvent) -> TextDelta:
         """Take the next event of this choice; events after its end give an empty delta."""
         if self._finished:
             return TextDelta()
-        texts: list[str] = []
+        told = _Told()
         for position, token_id in enumerate(event.token_ids[: self._num_visible(event)], start=1):
             self._num_tokens += 1
-            matched = self._take(self._detokenizer.push((token_id,)), texts)
-            if matched is not None:
-                return self._delta(event, texts, position, matched)
+            self._take(self._read(self._detokenizer.push((token_id,))), told)
+            told.num_reasoning += self._reader is not None and self._reader.thinking
+            if told.ended:
+                return self._delta(event, told, position)
         self._num_tokens += len(event.token_ids) - self._num_visible(event)
         if event.finish_reason is None:
-            return self._delta(event, texts)
-        matched = self._take(self._detokenizer.finish(), texts)
-        texts.append(self._stops.flush())
-        return self._delta(event, texts, len(event.token_ids), matched)
+            return self._delta(event, told)
+        self._take(self._read(self._detokenizer.finish()), told)
+        if self._reader is not None:
+            self._take(self._reader.end(), told)
+        told.add(ContentDelta(self._stops.flush()))
+        return self._delta(event, told, len(event.token_ids))
 
     def _num_visible(self, event: TokenEvent) -> int:
-        """Tokens of the event that have a text: all but the token that stopped the engine."""
-        hidden = event.finish_reason is FinishReason.STOP and (
-            not self._sampling.include_stop_str_in_output
-        )
+        """Tokens of the event that have a text: all but the token that stopped the engine.
+
+        Where a grammar was complete none did, and there is no `stop_reason`.
+        """
+        stopped = event.finish_reason is FinishReason.STOP and event.stop_reason is not None
+        hidden = stopped and not self._sampling.include_stop_str_in_output
         return max(0, len(event.token_ids) - hidden)
 
-    def _take(self, text: str, texts: list[str]) -> str | None:
-        """Pass text through the stop strings; returns the one that matched."""
-        result = self._stops.feed(text, armed=self._num_tokens >= self._sampling.min_tokens)
-        texts.append(result.text)
-        return result.matched
+    def _read(self, text: str) -> Sequence[AnswerEvent]:
+        if self._reader is not None:
+            return self._reader.feed(text)
+        return (ContentDelta(text),)
 
-    def _delta(
-        self,
-        event: TokenEvent,
-        texts: Sequence[str],
-        num_tokens: int | None = None,
-        matched: str | None = None,
-    ) -> TextDelta:
+    def _take(self, events: Iterable[AnswerEvent], told: _Told) -> None:
+        """Tell events as far as a stop string or a call too many."""
+        for event in events:
+            if told.ended:
+                return
+            if isinstance(event, ContentDelta):
+                armed = self._num_tokens >= self._sampling.min_tokens
+                result = self._stops.feed(event.text, armed=armed)
+                told.add(ContentDelta(result.text))
+                told.end(result.matched)
+                continue
+            told.add(ContentDelta(self._stops.flush()))
+            if self._reader is not None and self._reader.is_too_many(event):
+                told.ended = True
+            else:
+                told.add(event)
+
+    def _delta(self, event: TokenEvent, told: _Told, num_tokens: int | None = None) -> TextDelta:
         """The event's first `num_tokens` tokens; a matched stop string overrides its end."""
-        reason = event.finish_reason if matched is None else FinishReason.STOP
+        reason = FinishReason.STOP if told.ended else event.finish_reason
         self._finished = reason is not None
         return TextDelta(
-            text="".join(texts),
+            text=told.text,
             token_ids=event.token_ids[:num_tokens],
             logprobs=None if event.logprobs is None else event.logprobs[:num_tokens],
             finish_reason=reason,
-            stop_reason=event.stop_reason if matched is None else matched,
+            stop_reason=told.matched if told.ended else event.stop_reason,
+            events=tuple(told.events),
+            num_reasoning=told.num_reasoning,
         )
+
+
+class _Told:
+    """What one event of the engine adds; neighbours of a kind are joined."""
+
+    def __init__(self) -> None:
+        self.events: list[AnswerEvent] = []
+        self.matched: str | None = None
+        self.ended = False
+        self.num_reasoning = 0
+
+    @property
+    def text(self) -> str:
+        return "".join(one.text for one in self.events if isinstance(one, ContentDelta))
+
+    def add(self, event: AnswerEvent) -> None:
+        if isinstance(event, ToolStart) or event.text:
+            append(self.events, event)
+
+    def end(self, matched: str | None) -> None:
+        """A stop string may have matched."""
+        if matched is not None:
+            self.matched, self.ended = matched, True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,7 +42,7 @@ class Tokenizer:
         self._backend = backend
         added = backend.get_added_tokens_decoder()
         special = {number: token for number, token in added.items() if token.special}
-        self._special_ids = frozenset(special)
+        self.special_ids = frozenset(special)
         self._vocab_size = max(backend.get_vocab_size(), max(added, default=-1) + 1)
         self._prefix, self._suffix = _border_tokens(backend, config or {}, named or {})
         self._bytes: dict[int, bytes] = {}
@@ -143,9 +143,18 @@ class Tokenizer:
         """Text of one token; bytes that are only part of a character give U+FFFD."""
         return self.token_bytes(token_id).decode("utf-8", errors="replace")
 
+    def to_json(self) -> str:
+        """As tokenizer.json, with everything special that is special here."""
+        return self._backend.to_str()
+
     def is_special(self, token_id: int) -> bool:
         """True for control tokens, which `skip_special_tokens` leaves out of texts."""
-        return token_id in self._special_ids
+        return token_id in self.special_ids
+
+    def ids_of(self, texts: Iterable[str]) -> frozenset[int]:
+        """Ids of those texts that are single tokens."""
+        found = map(self._backend.token_to_id, texts)
+        return frozenset(one for one in found if one is not None)
 
     def _find_bytes(self, token_id: int) -> bytes:
         text = self._backend.id_to_token(token_id) if 0 <= token_id <= _MAX_ID else None

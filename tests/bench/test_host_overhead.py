@@ -23,9 +23,9 @@ def engine(tiny_model):
 
 
 def slow(function):
-    def wrapped(*arguments):
+    def wrapped(*arguments, **named):
         time.sleep(PAUSE_S)
-        return function(*arguments)
+        return function(*arguments, **named)
 
     return wrapped
 

@@ -204,6 +204,23 @@ def test_thinking_is_folded_away_once_the_answer_begins(page, stub):
     assert not reply.locator(".thought").is_visible()
 
 
+def test_a_call_is_shown_as_text_and_can_be_read(page, stub):
+    name, arguments = "get_weather", '{"city": "<img src=x onerror=alert(1)>"}'
+    begin = {"index": 0, "id": "call_1", "type": "function", "function": {"name": name}}
+    pieces = [
+        {"index": 0, "function": {"arguments": part}} for part in (arguments[:9], arguments[9:])
+    ]
+    steps = [chunk({"tool_calls": [one]}) for one in (begin, *pieces)]
+    stub.replies.append(Reply([ROLE, *steps, *ending(finish="tool_calls")]))
+    ask(page, "Weather?")
+    reply = wait_state(page, "done")
+    assert reply.locator(".call figcaption").inner_text() == "Called get_weather"
+    assert "<img src=x onerror=alert(1)>" in reply.locator(".call pre").inner_text()
+    assert reply.locator(".call img").count() == 0
+    assert "no text" not in reply.inner_text()
+    assert "tool_calls" in reply.inner_text()
+
+
 def test_the_log_follows_only_a_reader_at_its_end(page, stub):
     gate = threading.Event()
     lines = text("\n\n".join(f"Line {number}" for number in range(80)))

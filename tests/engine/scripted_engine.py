@@ -51,6 +51,7 @@ class ScriptedEngine:
         self.closed = 0
 
     info = INFO
+    device = "cpu"
 
     @property
     def has_work(self) -> bool:
@@ -102,7 +103,10 @@ class ScriptedEngine:
         )
 
     def explain(self) -> dict[str, Any]:
-        return {"pid": os.getpid(), "loader": {"offer": "scripted"}}
+        return {"pid": os.getpid(), "loader": {"offer": "scripted"}, "device": self.device}
+
+    def report(self, topic: str) -> dict[str, Any]:
+        return {"topic": topic}
 
     def reset_prefix_cache(self) -> bool:
         return not self.running
@@ -163,7 +167,9 @@ def build(config, progress=None) -> ScriptedEngine:
     """Builder for a process; the script says how loading goes."""
     script = dict(config.plugins.get("script", {}))
     _load(script.pop("load", "well"), script.pop("marker", None), progress)
-    return ScriptedEngine(**script)
+    engine = ScriptedEngine(**script)
+    engine.device = config.model.device
+    return engine
 
 
 def _load(manner: str, marker: str | None, progress) -> None:

@@ -18,6 +18,7 @@ from rtp_core.engine.loop import FAILED, EngineLoop
 from rtp_core.engine.wire import (
     Abort,
     AskExplain,
+    AskReport,
     AskStats,
     Configure,
     Done,
@@ -179,6 +180,11 @@ def test_questions_are_answered_by_number():
     assert isinstance(explained, Explained)
     assert (explained.question, explained.features["loader"]) == (6, {"offer": "scripted"})
     assert done == Done(7, done=True)
+
+
+def test_reports_are_answered_by_topic():
+    _, published, _ = run(ScriptedEngine(), [AskReport(5, "cost"), AskReport(6, "blocks")])
+    assert published == [Explained(5, {"topic": "cost"}), Explained(6, {"topic": "blocks"})]
 
 
 def test_a_question_that_raises_is_answered_and_harms_nobody():

@@ -54,6 +54,12 @@ def expected(build, config):
 async def check(backend, expected):
     results = await asyncio.gather(*(read(backend, request) for request in requests()))
     assert {f"r{index}": tokens for index, (tokens, _) in enumerate(results)} == expected
+    costs = (await backend.report("cost"))["steps"]
+    assert costs
+    assert all(row["seconds"] > 0 and row["tokens_below"] > 1 for row in costs)
+    groups = (await backend.report("blocks"))["groups"]
+    assert groups[0]["published"] >= 2
+    assert int(groups[0]["digest"], 16) != 0
     too_long = Request("long", tuple([3] * 600), SAMPLING)
     with pytest.raises(RequestError):
         await read(backend, too_long)

@@ -15,6 +15,7 @@ from rtp_core.api import (
     Request,
     RequestTiming,
     SamplingParams,
+    StructuredOutput,
     TokenEvent,
     TokenLogprob,
 )
@@ -36,7 +37,14 @@ REQUEST = Request(
     "chatcmpl-1",
     (1, 2, 2**31 - 1),
     SamplingParams(
-        n=3, temperature=0.5, stop=("a", "ü"), seed=-(2**63), logit_bias={5: -100.0}, logprobs=20
+        n=3,
+        temperature=0.5,
+        stop=("a", "ü"),
+        seed=-(2**63),
+        logit_bias={5: -100.0},
+        logprobs=20,
+        structured=StructuredOutput.of_choices(["ja", "nein ü"]),
+        structured_after=(3, 4),
     ),
     arrival_time_s=12.5,
     priority=-2,
@@ -75,6 +83,7 @@ ERROR = wire.describe(RequestError("n", "n is too large", status=422, code="c"))
         wire.Abort("r"),
         wire.AskStats(1),
         wire.AskExplain(2),
+        wire.AskReport(2, "blocks"),
         wire.ResetCache(3),
         wire.Shutdown(),
     ],

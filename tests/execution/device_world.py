@@ -10,7 +10,9 @@ from rtp_core.execution.device.accelerator import HostAccelerator
 from rtp_core.execution.device.build import Placed, build_programs
 from rtp_core.execution.device.runner import DeviceRunner, Drawn
 from rtp_core.execution.device.triton_attention import BoundTritonAttention
+from rtp_core.execution.prompt_scores import PromptScores
 from rtp_core.sampling.sampler import Sampler
+from rtp_core.text.structured.masks import GrammarMasks
 
 
 class HostSampler:
@@ -24,6 +26,9 @@ class HostSampler:
 
     def release(self, sequence_id, slot):
         self._sampler.release(sequence_id)
+
+    def prepare(self, rows):
+        self._sampler.prepare(rows)
 
     def draw(self, rows, frame, logits, num_drafts):
         known = [len(row.token_ids) - row.num_drafts for row in rows]
@@ -46,14 +51,17 @@ def on_a_device(engine, config, *, most_in_flight=2, capture=True, accelerator=N
     spec, limits = prepared.spec, prepared.context.limits
     plain = engine._runner
     attention = BoundTritonAttention(spec, engine._memory, limits.block_size, "cpu")
-    sampler = HostSampler(Sampler(spec.vocab_size, frozenset(engine.info.eos_token_ids)))
+    eos = frozenset(engine.info.eos_token_ids)
+    masks = GrammarMasks(engine._grammars.grammars, spec.vocab_size, eos)
+    sampler = HostSampler(Sampler(spec.vocab_size, eos, grammars=masks))
     accelerator = accelerator or HostAccelerator(most_in_flight)
     placed = Placed(model or plain._model, spec, limits, accelerator)
     programs = build_programs(placed, attention, engine._memory)
     if capture:
         with torch.inference_mode():
             programs.capture()
-    engine._runner = DeviceRunner(programs, engine._memory, sampler, accelerator)
+    scores = PromptScores(spec.vocab_size)
+    engine._runner = DeviceRunner(programs, engine._memory, sampler, accelerator, scores)
     return engine
 
 

@@ -66,22 +66,21 @@ def test_a_program_with_kernels_that_were_never_launched_is_run_before(loaded, m
     """They cannot be loaded while a graph is recorded."""
     log, graphs = [], []
     known = {"kernel"} if loaded else set()
-    missing = None
+    tells = []
 
     @contextmanager
-    def dry_run():
-        nonlocal missing
-        missing = []
-        yield missing
-        missing = None
+    def recording(tell):
+        tells.append(tell)
+        yield
+        tells.pop()
 
     def run():
         log.append("run")
         if "kernel" not in known:
-            if missing is None:
-                known.add("kernel")
+            if tells:
+                tells[-1]("kernel")
             else:
-                missing.append("kernel")
+                known.add("kernel")
         return torch.zeros(1)
 
     def record(run):
@@ -89,7 +88,7 @@ def test_a_program_with_kernels_that_were_never_launched_is_run_before(loaded, m
         graphs.append(Graph())
         return graphs[-1], run()
 
-    monkeypatch.setattr("rtp_kernels.gpu.precompile.dry_run", dry_run)
+    monkeypatch.setattr("rtp_kernels.gpu.precompile.missing", recording)
     accelerator = object.__new__(CudaAccelerator)
     monkeypatch.setattr(accelerator, "_record", record)
     replay, _ = accelerator.capture(run)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rtp_core import SamplingParams
-from rtp_core.api import Request
+from rtp_core.api import Request, StructuredOutput
 from rtp_core.engine import assemble
 from rtp_core.engine.assemble import build_engine
 
@@ -39,6 +39,7 @@ def requests():
         ("SmolLM3ForCausalLM", "windows where unturned"),
         ("Qwen3ForCausalLM", "wide heads, tied"),
         ("Gemma3ForCausalLM", "five to one"),
+        ("Qwen3MoeForCausalLM", "a dense layer"),
     ],
 )
 @pytest.mark.parametrize("capture", [True, False])
@@ -81,3 +82,24 @@ def test_drafts_are_verified(architecture, case, capture, save_model):
     stats = engine.stats()
     assert stats.spec_draft_tokens > 0
     assert stats.spec_accepted_tokens > 0 or architecture == "LlamaForCausalLM"  # it never repeats
+
+
+@pytest.mark.parametrize("most_in_flight", [1, 2, 3])
+@pytest.mark.parametrize("sections", [{}, {"speculation": {"methods": ["ngram"]}}])
+def test_rows_under_a_grammar_beside_pipelined_ones(save_model, most_in_flight, sections):
+    """They are planned when their last token is known; the others keep their pace."""
+    path = save_model(random_model("LlamaForCausalLM", "llama3"))
+    under = SamplingParams(
+        temperature=1.0,
+        seed=3,
+        n=2,
+        max_tokens=20,
+        structured=StructuredOutput("regex", "[a-d]{9,}"),
+    )
+    work = [*requests(), *(Request(f"g{n}", (5, 6, 7) * (1 + n), under) for n in range(2))]
+    expected = answers(build_engine(configured(path)), work)
+    assert len({token for key, ids in expected.items() if key[0] == "g0" for token in ids}) <= 5
+    config = configured(path, **sections)
+    engine = on_a_device(build_engine(config), config, most_in_flight=most_in_flight)
+    assert answers(engine, work) == expected
+    assert engine._scheduler.cache.num_blocks_used == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
@@ -142,6 +143,18 @@ async def test_a_lost_device_is_named_to_every_reader_and_a_new_process_serves()
         await works_again(backend)
         assert backend.pid != first
         assert not exists(first)
+
+
+async def test_a_restart_does_not_fall_back_to_another_device():
+    async with process_backend(QUICK) as backend:
+        supervisor = backend._supervisor
+        assert supervisor._config.model.device == "auto"
+        assert (await backend.explain())["device"] == "auto"
+        supervisor.status.info = dataclasses.replace(backend.info, device="cuda")
+        os.kill(backend.pid, signal.SIGKILL)
+        await until(lambda: backend.state == "loading")
+        await works_again(backend)
+        assert (await backend.explain())["device"] == "cuda"
 
 
 async def test_a_bug_while_queueing_refuses_one_request_and_keeps_the_process():

@@ -55,6 +55,20 @@ def test_a_hit_is_the_longest_run_of_full_blocks():
     assert hit(cache, [99, *TEXT[1:]]) == 0
 
 
+def test_equal_contents_have_equal_digests_in_whatever_order_they_came():
+    one, other, empty = make(), make(), make()
+    texts = [TEXT[:8], [9, *TEXT[:8]], TEXT[4:16]]
+    for cache, order in ((one, texts), (other, reversed(texts))):
+        for text in order:
+            cache.release(compute(cache, text))
+    (report,), (same,) = one.report()["groups"], other.report()["groups"]
+    assert report == same
+    assert (report["total"], report["used"], report["published"]) == (16, 0, 7)
+    assert report["digest"] != empty.report()["groups"][0]["digest"] == "0" * 32
+    one.withdraw(begin(one, TEXT[:8])[0])
+    assert one.report()["groups"][0]["digest"] != report["digest"]
+
+
 def test_the_last_token_is_always_left_to_compute():
     cache = make()
     compute(cache, TEXT)

@@ -70,7 +70,7 @@ def test_a_path_too_long_for_the_system(tmp_path):
 
 
 def test_a_file_that_is_no_model(tmp_path):
-    path = tmp_path / "model.bin"
+    path = tmp_path / "model.txt"
     path.write_bytes(b"x")
     with pytest.raises(ModelError, match=r"neither a \.gguf file nor a model directory"):
         open_checkpoint(path)

@@ -4,7 +4,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rtp_core.observe.metrics import Histogram, Meters, render
-from rtp_core.observe.snapshot import EngineStats
+from rtp_core.observe.snapshot import EngineStats, GrammarStats
 
 
 def samples(meters, stats):
@@ -37,6 +37,7 @@ def test_engine_and_server_counts_are_shown_with_the_models_name():
         step_host_seconds=0.5,
         blocks={"device/dense": 9},
         spec_method_tokens={"ngram": 5},
+        grammars=GrammarStats(compiled=2, refused=1, masks=8, mask_seconds=0.25, late=1),
     )
     found = samples(meters, stats)
     assert found["rtp:num_requests_running", *labels()] == 2
@@ -46,6 +47,10 @@ def test_engine_and_server_counts_are_shown_with_the_models_name():
     assert found["rtp:step_host_seconds_sum", *labels()] == 0.5
     assert found["rtp:kv_blocks", *labels(tier="device", format="dense")] == 9
     assert found["rtp:spec_decode_method_tokens_total", *labels(method="ngram")] == 5
+    assert found["rtp:grammars_total", *labels(result="compiled")] == 2
+    assert found["rtp:grammars_total", *labels(result="refused")] == 1
+    assert found["rtp:grammar_masks_total", *labels()] == 8
+    assert found["rtp:grammar_mask_seconds_total", *labels()] == 0.25
     assert found["rtp:time_to_first_token_seconds_bucket", *labels(le="0.02")] == 0
     assert found["rtp:time_to_first_token_seconds_bucket", *labels(le="0.04")] == 1
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,11 @@ import pytest
 from rtp_core.api import (
     Draft,
     FinishReason,
+    Request,
     RowResult,
+    SamplingParams,
     StepResult,
+    StructuredOutput,
     TokenLogprob,
 )
 from rtp_core.scheduling.policies import ArrivalPolicy
@@ -380,3 +384,71 @@ def test_a_result_that_lacks_rows_is_an_error_of_the_runner():
     plan = world.scheduler.schedule()
     with pytest.raises(ValueError, match="shorter"):
         world.scheduler.commit(plan, StepResult(plan.step_id, (RowResult("a/0", (1,)),)))
+
+
+# ---- rows under a grammar
+
+
+def under_a_grammar(request_id, prompt):
+    sampling = SamplingParams(max_tokens=4, structured=StructuredOutput.of_object())
+    return Request(request_id, tuple(prompt), sampling, arrival_time_s=1.0)
+
+
+def answer(plan, *drawn, complete=False):
+    rows = [
+        RowResult(row.sequence_id, tokens, complete=complete and bool(tokens))
+        for row, tokens in zip(plan.rows, drawn, strict=True)
+    ]
+    return StepResult(plan.step_id, tuple(rows))
+
+
+def test_a_row_that_drew_nothing_computes_its_last_token_again():
+    world = World(max_num_batched_tokens=64)
+    scheduler = world.scheduler
+    scheduler.add(under_a_grammar("a", [0, 1, 2, 0, 1]))
+    first = scheduler.schedule()
+    assert scheduler.commit(first, answer(first, ())) == ()
+    again = scheduler.schedule()
+    (row,) = again.rows
+    assert (list(row.token_ids), row.start, row.samples) == ([1], 4, True)
+    (event,) = scheduler.commit(again, answer(again, (2,)))
+    assert event.token_ids == (2,)
+    (row,) = scheduler.schedule().rows
+    assert (list(row.token_ids), row.start) == ([2], 5)
+
+
+def test_it_is_not_planned_ahead_of_its_tokens_and_others_are():
+    world = World(max_num_batched_tokens=64)
+    scheduler = world.scheduler
+    scheduler.add(under_a_grammar("a", [0, 1]))
+    scheduler.add(Request("b", (1, 0), SamplingParams(max_tokens=9), arrival_time_s=1.0))
+    first = scheduler.schedule()
+    second = scheduler.schedule()
+    assert [row.sequence_id for row in first.rows] == ["a/0", "b/0"]
+    assert [row.sequence_id for row in second.rows] == ["b/0"]
+    scheduler.commit(first, answer(first, (1,), (2,)))
+    assert {row.sequence_id for row in scheduler.schedule().rows} == {"a/0", "b/0"}
+
+
+def test_a_complete_text_stops_whatever_the_length_says():
+    for max_drawn in ((2,), (2, 1, 0, 2)):
+        world = World(max_num_batched_tokens=64)
+        scheduler = world.scheduler
+        scheduler.add(under_a_grammar("a", [0, 1]))
+        plan = scheduler.schedule()
+        (event,) = scheduler.commit(plan, answer(plan, max_drawn, complete=True))
+        assert (event.finish_reason, event.stop_reason) == (FinishReason.STOP, None)
+        assert event.token_ids == max_drawn
+
+
+def test_a_request_that_cannot_run_ends_once_with_its_reason():
+    world = World()
+    scheduler = world.scheduler
+    held = replace(under_a_grammar("a", [0, 1]), waits_for=frozenset({"grammar"}))
+    scheduler.add(held)
+    assert scheduler.schedule() is None
+    scheduler.refuse("a", "no such grammar")
+    scheduler.refuse("a", "again")
+    (event,) = scheduler.take_events()
+    assert (event.finish_reason, event.error) == (FinishReason.ERROR, "no such grammar")
+    assert scheduler.num_waiting == 0

@@ -78,6 +78,7 @@ class ScriptBackend:
         self.cached = 0
         self.requests = []
         self.live = set()
+        self.scored = set()
         self.aborted = []
         self.choice_aborts = []
         self.counters = EngineStats()
@@ -194,6 +195,18 @@ class ScriptBackend:
             self.cached,
             error,
             timing,
+            self._scores(request, choice),
+        )
+
+    def _scores(self, request, choice):
+        """All of the prompt's with the first event of the first choice."""
+        wanted = request.sampling.prompt_logprobs
+        if wanted is None or choice or request.request_id in self.scored:
+            return ()
+        self.scored.add(request.request_id)
+        return tuple(
+            TokenLogprob(token, -1.0 - token, tuple((5 + at, -0.25 - at) for at in range(wanted)))
+            for token in request.prompt_token_ids[1:]
         )
 
     async def abort(self, request_id, choice=None):
@@ -206,6 +219,9 @@ class ScriptBackend:
         feature = {"role": "loader", "offer": "file_order", "plugin": "core.loading"}
         feature |= {"version": "0", "on": True, "reason": "auto"}
         return {"model": {"path": "tiny"}, "memory": {"kv_tokens": 4096}, "features": [feature]}
+
+    async def report(self, topic):
+        return {"topic": topic}
 
     async def reset_prefix_cache(self):
         if self.live:

@@ -127,3 +127,31 @@ async def test_one_refused_prompt_refuses_all(client, backend):
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "context_length_exceeded"
     assert backend.requests == []
+
+
+async def test_log_probabilities_of_an_echoed_prompt(client, backend):
+    body = {"prompt": ["Hi", "you"], "echo": True, "logprobs": 2, "max_tokens": 2, "n": 2}
+    choices = (await client.post(PATH, json=body)).json()["choices"]
+    assert [choice["text"] for choice in choices] == ["HiHe", "HiHe", "youHe", "youHe"]
+    for choice in choices:
+        logprobs = choice["logprobs"]
+        assert "".join(logprobs["tokens"]) == choice["text"]
+        assert logprobs["token_logprobs"][0] is logprobs["top_logprobs"][0] is None
+        assert all(value is not None for value in logprobs["token_logprobs"][1:])
+        assert logprobs["text_offset"] == list(range(len(choice["text"])))
+        assert len({len(values) for values in logprobs.values()}) == 1
+        assert "prompt_logprobs" not in choice
+    ids = backend.requests[0].prompt_token_ids
+    assert choices[0]["logprobs"]["token_logprobs"][1] == -1.0 - ids[1]
+    assert len(choices[0]["logprobs"]["top_logprobs"][1]) == 3
+
+
+async def test_a_prompt_alone_may_be_scored(client, backend):
+    body = {"prompt": "Hi", "echo": True, "logprobs": 0, "max_tokens": 0, "prompt_logprobs": 1}
+    (choice,) = (await client.post(PATH, json=body)).json()["choices"]
+    assert backend.requests[0].sampling.prompt_logprobs == 1
+    assert choice["text"] == "Hi"
+    assert choice["logprobs"]["tokens"] == ["H", "i"]
+    ids = backend.requests[0].prompt_token_ids
+    assert set(choice["logprobs"]["top_logprobs"][1]) == {"i"}
+    assert set(choice["prompt_logprobs"][1]) == {str(ids[1]), "5"}

@@ -32,6 +32,10 @@ SAMPLED = [
     ("skip_special_tokens", False, False),
     ("logit_bias", {"5": -100, "257": 3.5}, {5: -100.0, 257: 3.5}),
     ("max_tokens", 9, 9),
+    ("allowed_token_ids", [5, 6, 5], (5, 6)),
+    ("bad_words", ["x", "y"], ("x", "y")),
+    ("prompt_logprobs", 0, 0),
+    ("prompt_logprobs", 3, 3),
 ]
 
 
@@ -196,3 +200,33 @@ async def test_every_kind_of_message(client, backend, message, text):
         backend.requests[0].prompt_token_ids, skip_special_tokens=False
     )
     assert prompt.startswith(text)
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+async def test_bad_words_become_token_ids(client, backend, path):
+    body = HELLO if path == CHAT else {"prompt": "Hi"}
+    await client.post(path, json={**body, "bad_words": ["no", " ", "no "]})
+    spelled = [
+        tuple(backend.tokenizer.encode(text, add_special_tokens=False).ids)
+        for text in ("no", " no", " ")
+    ]
+    assert backend.requests[0].sampling.bad_token_ids == tuple(spelled)
+
+
+async def test_prompt_logprobs_of_chat(client, backend):
+    body = {**HELLO, "prompt_logprobs": 2, "n": 2}
+    answer = (await client.post(CHAT, json=body)).json()
+    ids = backend.requests[0].prompt_token_ids
+    first, second, *rest = answer["prompt_logprobs"]
+    assert first is None
+    assert len(rest) == len(ids) - 2
+    assert second == {
+        str(ids[1]): {
+            "logprob": -1.0 - ids[1],
+            "rank": None,
+            "decoded_token": backend.tokenizer.decode([ids[1]]),
+        },
+        "5": {"logprob": -0.25, "rank": 1, "decoded_token": backend.tokenizer.decode([5])},
+        "6": {"logprob": -1.25, "rank": 2, "decoded_token": backend.tokenizer.decode([6])},
+    }
+    assert "prompt_logprobs" not in (await client.post(CHAT, json=HELLO)).json()

@@ -10,6 +10,12 @@ from kit import ScriptBackend, client_of
 
 HELLO = {"messages": [{"role": "user", "content": "Hi"}]}
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+JSON_SCHEMA = {"type": "json_schema"}
+REMOTE = {"$ref": "https://example.com/schema.json"}
+LARGE = {"enum": ["x" * 2**20]}
+NESTED = {"type": "string"}
+for _ in range(90):
+    NESTED = {"type": "array", "items": NESTED}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -21,6 +27,13 @@ async def shared(model_dir):
 
 def message(**fields):
     return {"messages": [{"role": "user", "content": "x", **fields}]}
+
+
+def deep(levels):
+    schema = {"type": "string"}
+    for _ in range(levels):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
 
 
 CHAT_FIELDS = [
@@ -91,11 +104,44 @@ CHAT_FIELDS = [
     ("chat_template_kwargs", {"messages": []}),
     ("chat_template_kwargs", []),
     ("reasoning_effort", 5),
-    ("response_format", {"type": "json_object"}),
-    ("response_format", {"type": "json_schema", "json_schema": {}}),
+    ("response_format", {"type": "json_object", "json_schema": {"name": "x"}}),
+    ("response_format", {"type": "json_schema"}),
+    ("response_format", {"type": "structural_tag"}),
+    ("response_format", JSON_SCHEMA | {"json_schema": {"name": "x", "schema": {"type": 5}}}),
+    ("response_format", JSON_SCHEMA | {"json_schema": {"name": "x", "schema": REMOTE}}),
+    ("response_format", JSON_SCHEMA | {"json_schema": {"name": "x", "schema": NESTED}}),
+    ("response_format", JSON_SCHEMA | {"json_schema": {"name": "x", "schema": LARGE}}),
+    ("structured_outputs", {}),
+    ("structured_outputs", {"json": {}, "regex": "a"}),
+    ("structured_outputs", {"json_object": False}),
+    ("structured_outputs", {"json": "{"}),
+    ("structured_outputs", {"json": "[]"}),
+    ("structured_outputs", {"json": REMOTE}),
+    ("structured_outputs", {"json": {"not": {"type": "string"}}}),
+    ("structured_outputs", {"json": {"type": "integer", "minimum": 5, "maximum": 3}}),
+    ("structured_outputs", {"regex": "("}),
+    ("structured_outputs", {"regex": ""}),
+    ("structured_outputs", {"regex": "a" * 20_000}),
+    ("structured_outputs", {"choice": []}),
+    ("structured_outputs", {"choice": [""]}),
+    ("structured_outputs", {"choice": ["x"] * 5000}),
+    ("structured_outputs", {"grammar": "start: b"}),
+    ("structured_outputs", {"whitespace_pattern": " *"}),
+    ("structured_outputs", {"grammar": "start: <|no_such_token|>"}),
     ("response_format", "text"),
-    ("tools", [{"type": "function", "function": {"name": "f"}}]),
+    ("tools", [{"type": "function", "function": {"name": "a b"}}]),
+    ("tools", [{"type": "function", "function": {"name": "x" * 65}}]),
+    ("tools", [{"type": "function", "function": {"name": "f"}}] * 2),
+    ("tools", [{"type": "function", "function": {"name": f"f{n}"}} for n in range(129)]),
+    ("tools", [{"type": "custom", "custom": {"name": "f"}}]),
+    ("tools", [{"type": "function"}]),
+    ("tools", {}),
+    ("tools", [{"type": "function", "function": {"name": "f", "parameters": {"type": "string"}}}]),
+    ("tools", [{"type": "function", "function": {"name": "f", "parameters": {"required": 1}}}]),
+    ("tools", [{"type": "function", "function": {"name": "f", "parameters": deep(60)}}]),
+    ("tools", [{"type": "function", "function": {"name": "f", "description": "x" * 270_000}}]),
     ("tool_choice", "auto"),
+    ("tool_choice", "any"),
     ("tool_choice", {"type": "function"}),
     ("parallel_tool_calls", True),
     ("functions", []),
@@ -104,12 +150,18 @@ CHAT_FIELDS = [
     ("audio", {}),
     ("web_search_options", {}),
     ("prediction", {}),
-    ("structured_outputs", {"json": {}}),
     ("guided_json", {}),
     ("guided_regex", "a"),
-    ("allowed_token_ids", [1]),
-    ("bad_words", ["x"]),
-    ("prompt_logprobs", 1),
+    ("allowed_token_ids", []),
+    ("allowed_token_ids", [258]),
+    ("allowed_token_ids", [-1]),
+    ("bad_words", [""]),
+    ("bad_words", "x"),
+    ("bad_words", ["x"] * 129),
+    ("bad_words", ["x" * 1025]),
+    ("prompt_logprobs", -1),
+    ("prompt_logprobs", 21),
+    ("prompt_logprobs", True),
     ("chat_template", "{{ x }}"),
     ("use_beam_search", True),
     ("length_penalty", 1.0),
@@ -117,7 +169,7 @@ CHAT_FIELDS = [
     ("prompt_embeds", "AA"),
     ("vllm_xargs", {}),
     ("kv_transfer_params", {}),
-    ("include_reasoning", False),
+    ("include_reasoning", "no"),
     ("add_special_tokens", True),
     ("temprature", 1),
     ("__proto__", 1),
@@ -192,7 +244,9 @@ PLACES = [
     (TEXT, {"prompt": "a", "max_tokens": 0}, "max_tokens"),
     (TEXT, {"prompt": "a", "logprobs": 21}, "logprobs"),
     (TEXT, {"prompt": "a", "logprobs": True}, "logprobs"),
-    (TEXT, {"prompt": "a", "logprobs": 1, "echo": True}, "logprobs"),
+    (TEXT, {"prompt": "a", "logprobs": 1, "echo": True, "stream": True}, "logprobs"),
+    (TEXT, {"prompt": "a", "prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
+    (CHAT, {**HELLO, "prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
     (TEXT, {"prompt": "a", "suffix": "b"}, "suffix"),
     (TEXT, {"prompt": "a", "messages": []}, "messages"),
     (TEXT, {"prompt": ["a"] * 128, "n": 128}, "n"),
@@ -336,10 +390,11 @@ async def test_only_json_is_read(shared, media_type):
     ("method", "path", "status"),
     [
         ("GET", "/nothing", 404),
-        ("POST", "/v1/responses", 404),
         ("POST", "/v1/embeddings", 404),
-        ("POST", "/v1/messages", 404),
-        ("POST", "/v1/messages/count_tokens", 404),
+        ("GET", "/v1/responses", 405),
+        ("GET", "/v1/responses/resp_1", 404),
+        ("DELETE", "/v1/responses/resp_1", 404),
+        ("GET", "/v1/messages", 405),
         ("POST", "/v1/chat/completions/", 404),
         ("GET", "/v1/chat/completions", 405),
         ("DELETE", "/v1/models", 405),

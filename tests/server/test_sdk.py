@@ -73,7 +73,7 @@ def test_errors_are_the_clients_exceptions(server, sync_client):
     with pytest.raises(openai.NotFoundError):
         sync_client.chat.completions.create(model="other", messages=MESSAGES)
     with pytest.raises(openai.NotFoundError):
-        sync_client.responses.create(model="demo", input="Hi")
+        sync_client.embeddings.create(model="demo", input="Hi")
     with (
         openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0) as stranger,
         pytest.raises(openai.AuthenticationError),

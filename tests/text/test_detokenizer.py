@@ -111,12 +111,10 @@ class _Mumbling:
     """A tokenizer whose text always looks unfinished; counts the ids it must decode."""
 
     byte_rule = None
+    special_ids = frozenset()
 
     def __init__(self):
         self.work = 0
-
-    def is_special(self, token_id):
-        return False
 
     def decode(self, ids, *, skip_special_tokens):
         self.work += len(ids)

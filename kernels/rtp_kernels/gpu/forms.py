@@ -1,8 +1,9 @@
 """Which kernel, in which blocks, multiplies so many rows by a matrix.
 
 Measured winners are data: `configurations/sm_90.json` holds, by operation and shape of the
-weight ("outputs x inputs"), a form for up to so many rows. Other shapes get a form by the rules
-that the winners follow. Rows are known when a step is recorded, so nothing is decided on the
+weight ("outputs x inputs"), a form for up to so many rows. What was tuned on the machine at hand
+(`tuned`) comes before it; other shapes get a form by the rules that the winners follow. Rows are
+known when a step is recorded, so nothing is decided on the
 device; nothing is timed while a model serves.
 """
 
@@ -64,6 +65,8 @@ _FORMS: dict[str, type[Gemv] | type[Swapped] | type[Library]] = {
     "swapped": Swapped,
     "library": Library,
 }
+BUCKETS = (1, 16, 32, 64, 128, 256)
+"""Numbers of rows up to which a form is tuned; smaller ones in between take it too."""
 SHARED = {
     "norm_gate_up_gelu": "norm_gate_up",
     "linear_norm_residual": "linear_residual",
@@ -105,10 +108,39 @@ def choice(table: Table, arch: int) -> Choose:
 
 @cache
 def default() -> Choose:
-    """By the table that is shipped for this process's device, if there is one."""
+    """What is preferred, else by the table that is shipped for this process's device."""
     arch = architecture()
     file = files("rtp_kernels.gpu") / "configurations" / f"sm_{arch}.json"
-    return choice(read(json.loads(file.read_text())) if file.is_file() else {}, arch)
+    shipped = choice(read(json.loads(file.read_text())) if file.is_file() else {}, arch)
+
+    def choose(operation: str, rows: int, outputs: int, inputs: int) -> Form:
+        found = _preferred(operation, rows, outputs, inputs) if _TUNED else None
+        return found or shipped(operation, rows, outputs, inputs)
+
+    return choose
+
+
+def prefer(table: Table) -> None:
+    """Put these forms before all others, at once and also for models that are built already.
+
+    Limits are those of BUCKETS; a bucket that is not listed goes by what is shipped.
+    """
+    _TUNED.clear()
+    _TUNED.update(table)
+
+
+def bucket(rows: int) -> int | None:
+    """The limit in BUCKETS that `rows` come under; None for 0 and for too many."""
+    return next((limit for limit in BUCKETS if limit >= rows), None) if rows else None
+
+
+_TUNED: dict[str, Mapping[str, Mapping[int, Form]]] = {}
+
+
+def _preferred(operation: str, rows: int, outputs: int, inputs: int) -> Form | None:
+    shapes = _TUNED.get(SHARED.get(operation, operation), {})
+    limit = bucket(rows)
+    return None if limit is None else shapes.get(shape_key(outputs, inputs), {}).get(limit)
 
 
 def by_rule(operation: str, rows: int, outputs: int, inputs: int, arch: int) -> Form:

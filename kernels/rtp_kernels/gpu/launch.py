@@ -22,14 +22,15 @@ _compiled: dict[Any, tuple[Any, tuple[Any, ...]]] = {}
 """What a launch was found to need, and the constants that follow its arguments."""
 
 
-_held_back: list[bool] = []
+_held_back: list[set[Any]] = []
+"""Of each `holding_back` under way, what it has met."""
 
 
 @contextmanager
 def holding_back() -> Iterator[None]:
     """Inside, kernels are compiled and none is launched: some would read what others that are
-    not compiled yet should have written."""
-    _held_back.append(True)
+    not compiled yet should have written. Launches alike are met once."""
+    _held_back.append(set())
     try:
         yield
     finally:
@@ -52,10 +53,12 @@ def launch(
 
 def enqueue(kernel: Any, grid: tuple[int, ...], *arguments: Any, **keywords: Any) -> None:
     """`kernel[grid](*arguments, **keywords)`; constants and options are keywords, and no other."""
-    if _held_back:
-        kernel.warmup(*arguments, grid=grid, **keywords)
-        return
     key = (kernel, *map(_alike, arguments), *keywords, *keywords.values())
+    if _held_back:
+        if key not in _held_back[-1]:
+            _held_back[-1].add(key)
+            kernel.warmup(*arguments, grid=grid, **keywords)
+        return
     known = _compiled.get(key)
     if known is not None:
         compiled, constants = known

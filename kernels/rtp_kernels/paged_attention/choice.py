@@ -1,14 +1,16 @@
 """How attention over pages is cut: splits, tiles, warps, by shape.
 
-Measured shapes are in `gpu/configurations/paged_attention.json`; other shapes follow the rules
-those measurements suggest: enough programs to fill the processors, no split so short that joining
-them costs more than it gains, and no more bytes in a tile than were measured to flow.
+Measured shapes are in `gpu/configurations/paged_attention.json`, and what was tuned on the machine
+at hand (`gpu.tuned`) comes before it. Other shapes follow the rules those measurements suggest:
+enough programs to fill the processors, no split so short that joining them costs more than it
+gains, and no more bytes in a tile than were measured to flow.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -59,7 +61,8 @@ def choose(geometry: Geometry, rows: int, new_tokens: int, context: int) -> Deco
     query_rows = min(MAX_QUERY_ROWS, max(MIN_QUERY_ROWS, power_of_2(wanted)))
     tiles = -(-wanted // query_rows)
     programs = rows * geometry.num_kv_heads * tiles
-    found = measured(
+    tuned = _TUNED.get(shape_key(geometry), {}).get(step_key(rows, new_tokens, context))
+    found = tuned or measured(
         "verify" if new_tokens > 1 else "decode",
         head_dim=geometry.head_dim,
         query_rows=query_rows,
@@ -79,6 +82,27 @@ def choose(geometry: Geometry, rows: int, new_tokens: int, context: int) -> Deco
         splits,
         found.get("early", False),
     )
+
+
+def prefer(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """Put these before what is shipped: shape of heads -> step -> fields of a DecodeChoice."""
+    _TUNED.clear()
+    _TUNED.update(table)
+    choose.cache_clear()
+
+
+def shape_key(geometry: Geometry) -> str:
+    """As tables name a shape: query heads, KV heads, head_dim, and a window if there is one."""
+    window = "" if geometry.window is None else f"w{geometry.window}"
+    return f"{geometry.num_heads}x{geometry.num_kv_heads}x{geometry.head_dim}{window}"
+
+
+def step_key(rows: int, new_tokens: int, context: int) -> str:
+    """As tables name a step; rows are a power of two, `context` the bound of its program."""
+    return f"{rows}x{new_tokens}/{context}"
+
+
+_TUNED: dict[str, Mapping[str, Mapping[str, Any]]] = {}
 
 
 @functools.lru_cache(maxsize=64)

@@ -43,6 +43,7 @@ class DrawRows:
     A fact that is false must hold for every row; one that is true may hold for none.
     commits: drawn tokens are counted for the penalties at once; then no slot comes twice.
     history int32 [rows, n]: tokens before the row that count as drawn, -1 for none.
+    raw: the logits before they were masked, of which log-probabilities are taken.
     """
 
     slot: torch.Tensor
@@ -52,6 +53,7 @@ class DrawRows:
     any_truncated: bool = True
     commits: bool = True
     history: torch.Tensor | None = None
+    raw: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,10 @@ def _cut(rows: int, vocab_size: int) -> tuple[int, int]:
 
 
 def draw(
-    logits: torch.Tensor, slots: SamplerSlots, rows: DrawRows, logprobs: int | None = None
+    logits: torch.Tensor,
+    slots: SamplerSlots,
+    rows: DrawRows,
+    logprobs: int | None = None,
 ) -> Drawn:
     """logits float32 or bfloat16 [rows, padded vocab], contiguous in a row -> a token a row.
 
@@ -130,7 +135,8 @@ def draw(
     usable = torch.empty(count, dtype=torch.int8, device=logits.device)
     if count:
         _draw(logits, slots, rows, token_ids, usable)
-    found = None if logprobs is None else _logprobs(logits, slots, rows, token_ids, logprobs)
+    of = logits if rows.raw is None else rows.raw
+    found = None if logprobs is None else _logprobs(of, slots, rows, token_ids, logprobs)
     return Drawn(token_ids, usable, found)
 
 
@@ -164,7 +170,7 @@ def verify(
         )  # fmt: skip
     flat = DrawRows(
         row_slots, row_positions, rows.any_random, rows.any_processed, rows.any_truncated,
-        commits=False, history=history,
+        commits=False, history=history, raw=rows.raw,
     )  # fmt: skip
     drawn = draw(logits, slots, flat, logprobs)
     paths = torch.empty(2, sequences, 1 + number, dtype=torch.int32, device=logits.device)

@@ -24,7 +24,17 @@ GEMMA_CONFIG = {
     "query_pre_attn_scalar": 8,
     "sliding_window": 4,
 }
+EXPERTS_CONFIG = {
+    **LLAMA_CONFIG,
+    "head_dim": 16,
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24,
+    "norm_topk_prob": True,
+    "mlp_only_layers": [],
+}
 BLOCK, BLOCKS = 8, 4
+OTHERS = {"embed", "settle", "soft_cap", "moe_gate_up_down"}
 
 
 def form_of(operation, rows, outputs, inputs):
@@ -34,7 +44,7 @@ def form_of(operation, rows, outputs, inputs):
 
 def on_triton(operation):
     """float32, so that the interpreter multiplies exactly."""
-    if operation not in _TRITON or operation not in {*LINEAR, "embed", "settle", "soft_cap"}:
+    if operation not in _TRITON or operation not in LINEAR | OTHERS:
         return resolve(operation, "anything", "float32")
     module = import_module(f"rtp_kernels.{operation}.triton")
     return module.bind("float32", form_of) if operation in LINEAR else module.bind("float32")
@@ -47,10 +57,10 @@ def on_torch(operation):
 class Small:
     """A family's model with random weights and one sequence's memory."""
 
-    def __init__(self, architecture, config, kernels):
+    def __init__(self, architecture, config, kernels, dtype="float32"):
         (offer,) = (one for one in rtp_models() if one.name == architecture)
         family = offer.build(None, None)
-        self.spec = family.spec(config, "float32", "test")
+        self.spec = family.spec(config, dtype, "test")
         generator = torch.Generator().manual_seed(1)
         parameters = {
             one.name: torch.randn(one.shape, generator=generator) * 0.2
@@ -71,7 +81,11 @@ class Small:
 
 @pytest.mark.parametrize(
     ("architecture", "config"),
-    [("LlamaForCausalLM", LLAMA_CONFIG), ("Gemma2ForCausalLM", GEMMA_CONFIG)],
+    [
+        ("LlamaForCausalLM", LLAMA_CONFIG),
+        ("Gemma2ForCausalLM", GEMMA_CONFIG),
+        ("Qwen3MoeForCausalLM", EXPERTS_CONFIG),
+    ],
 )
 def test_a_decoder_on_triton_forms_gives_the_same_states_and_logits(architecture, config):
     fast, exact = (Small(architecture, config, kernels) for kernels in (on_triton, on_torch))
@@ -84,3 +98,15 @@ def test_a_decoder_on_triton_forms_gives_the_same_states_and_logits(architecture
         assert got.captured.keys() == {0, 1}
         for layer, states in got.captured.items():
             torch.testing.assert_close(states, expected.captured[layer], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config", "dtype", "queues"),
+    [
+        ("LlamaForCausalLM", LLAMA_CONFIG, "float32", True),
+        ("Qwen3MoeForCausalLM", EXPERTS_CONFIG, "float32", False),
+        ("Qwen3MoeForCausalLM", EXPERTS_CONFIG, "bfloat16", True),
+    ],
+)
+def test_only_float32_experts_wait_for_the_device(architecture, config, dtype, queues):
+    assert Small(architecture, config, on_torch, dtype).model.queues is queues

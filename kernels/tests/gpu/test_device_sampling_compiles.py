@@ -94,6 +94,18 @@ def drafts(*, tree):
     ]
 
 
+def masks():
+    types = {"logits": REAL, "row_stride": SIZE, "masks": WORD, "mask_stride": "i32"}
+    types |= {"places": WORD, "VOCAB": SIZE}
+    return Case("rtp_kernels.sampling.mask", "bar", types, {"TILE": 2048})
+
+
+def test_masks():
+    (bar,) = compile_all([masks()])
+    assert bar.stack == 0
+    assert bar.registers <= 64
+
+
 def test_cheap_draws():
     greedy, end = compile_all([survey(), finish()])
     assert greedy.stack == end.stack == 0

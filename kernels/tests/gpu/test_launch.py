@@ -114,8 +114,13 @@ def test_nothing_is_launched_while_kernels_are_held_back():
     enqueue(kernel, (1,), *arguments, BLOCK=16, FLAG=True)
     with launch.holding_back():
         enqueue(kernel, (1,), *arguments, BLOCK=16, FLAG=True)
+        enqueue(kernel, (1,), *arguments, BLOCK=16, FLAG=True)
     enqueue(kernel, (1,), *arguments, BLOCK=16, FLAG=True)
     assert kinds(kernel) == ["new", "compiled", "known"]
+    with launch.holding_back():
+        enqueue(kernel, (1,), *arguments, BLOCK=16, FLAG=True)
+        enqueue(kernel, (1,), *arguments, BLOCK=32, FLAG=True)
+    assert kinds(kernel) == ["new", "compiled", "known", "compiled", "compiled"]
 
 
 def test_only_triton_s_own_specialisation_is_refined():

@@ -119,24 +119,24 @@ class CudaAccelerator:
         free_memory(self.device)
 
     def prepare(self, run: Callable[[], object], key: str) -> int:
-        """A dry run, then worker processes."""
-        from rtp_kernels.gpu.precompile import compile_all, dry_run, known, remember
+        """A dry run beside worker processes."""
+        from rtp_kernels.gpu.precompile import compile_all, known, remember
 
         if known(key):
             return 0
-        with dry_run() as recorded:
-            run()
+        count, complete = compile_all(run, self._processes)
         torch.cuda.synchronize()
-        if compile_all(recorded, self._processes):
+        if complete:
             remember(key)
-        return len(set(recorded))
+        return count
 
     def capture(self, run: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
         """A CUDA graph. Kernels cannot be loaded while one is recorded: `run` runs before if it
         turns out to have some that were never launched."""
         from rtp_kernels.gpu.precompile import missing
 
-        with missing() as late:
+        late: list[object] = []
+        with missing(late.append):
             graph, out = self._record(run)
         if late:
             log.info("kernels_loaded_late count=%d", len(set(late)))

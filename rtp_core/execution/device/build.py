@@ -20,6 +20,8 @@ from rtp_core.execution.device.frame import FrameRing, Limits
 from rtp_core.execution.device.programs import Programs
 from rtp_core.execution.device.runner import DeviceRunner
 from rtp_core.execution.device.step import DeviceAttention
+from rtp_core.execution.prompt_scores import PromptScores
+from rtp_core.text.structured.masks import GrammarMasks
 from rtp_kernels.registry import resolve
 
 CONTEXTS = (2048, 8192, 32768)
@@ -67,16 +69,21 @@ def build_programs(placed: Placed, attention: BoundAttention, memory: KVMemory) 
 
 
 def build_runner(
-    placed: Placed, attention: BoundAttention, memory: KVMemory, eos_token_ids: frozenset[int]
+    placed: Placed,
+    attention: BoundAttention,
+    memory: KVMemory,
+    eos_token_ids: frozenset[int],
+    masks: GrammarMasks | None = None,
 ) -> tuple[DeviceRunner, Programs]:
     """The runner, which draws on the device too, and its programs to capture."""
     from rtp_core.execution.device.sampler import SlotSampler
 
     programs = build_programs(placed, attention, memory)
     sampler = SlotSampler(
-        placed.limits, placed.spec.vocab_size, eos_token_ids, placed.accelerator.device
+        placed.limits, placed.spec.vocab_size, eos_token_ids, placed.accelerator.device, masks
     )
-    return DeviceRunner(programs, memory, sampler, placed.accelerator), programs
+    scores = PromptScores(placed.spec.vocab_size)
+    return DeviceRunner(programs, memory, sampler, placed.accelerator, scores), programs
 
 
 def _spare(space: KVSpace) -> int:

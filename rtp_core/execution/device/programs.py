@@ -45,7 +45,7 @@ class Programs:
         self.attention = attention
         self.frames = frames
         self._model = model
-        self._limits = limits
+        self.limits = limits
         self._accelerator = accelerator
         self._next_tokens = next_tokens
         self.last_tokens = torch.zeros(
@@ -65,7 +65,7 @@ class Programs:
     @property
     def _counts(self) -> tuple[int, ...]:
         """New tokens a row that captured programs take: one, or one and its drafts."""
-        drafts = self._limits.max_drafts
+        drafts = self.limits.max_drafts
         return (1, 1 + drafts) if drafts else (1,)
 
     def rehearse(self) -> None:
@@ -84,19 +84,28 @@ class Programs:
         for shape in shapes:
             replay, logits = self._accelerator.capture(lambda shape=shape: self._decode(*shape))
             self._captured[shape] = Captured(replay, logits)
-        self._sizes = _ladder(self._limits.max_rows)
+        self._sizes = _ladder(self.limits.max_rows)
         seconds = time.perf_counter() - began
         taken = free - self._accelerator.free_bytes()
         log.info("programs_captured count=%d seconds=%.2f bytes=%d", len(shapes), seconds, taken)
         return seconds
+
+    def record(self, num_rows: int, new_tokens: int, context: int) -> Callable[[], None]:
+        """What replays a step as kernels are chosen now; kept by the caller alone."""
+        replay, _ = self._accelerator.capture(lambda: self._decode(num_rows, new_tokens, context))
+        return replay
+
+    def run_once(self, num_rows: int, new_tokens: int, context: int) -> None:
+        """The same, not recorded."""
+        self._decode(num_rows, new_tokens, context)
 
     def _shapes(self) -> list[tuple[int, int, int]]:
         """(rows, new tokens a row, context) of captured programs."""
         return [
             (size, count, context)
             for count in reversed(self._counts)
-            for context in reversed(self._limits.contexts)
-            for size in reversed(_ladder(self._limits.max_rows))
+            for context in reversed(self.limits.contexts)
+            for size in reversed(_ladder(self.limits.max_rows))
         ]
 
     def padded_rows(self, shape: StepShape) -> int:
@@ -129,16 +138,32 @@ class Programs:
             ids = self._next_tokens(ids, frame.slots[:num_rows], self.last_tokens)
         return self._model.logits(self._model.forward(ids, self.attention, step).hidden)
 
+    def hidden(self, shape: StepShape) -> torch.Tensor:
+        """Hidden states of all tokens of a step whose frame is sent."""
+        return self._forward(shape, None)
+
+    def picked(self, hidden: torch.Tensor, shape: StepShape, num_drawing: int) -> torch.Tensor:
+        """As `run`, of hidden states that are there already."""
+        num_picks = num_drawing * (1 + shape.num_drafts)
+        return self.logits(hidden[self.frames.device.picks[:num_picks]])
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """float32 [rows, vocab]."""
+        return self._model.logits(hidden)
+
     def _general(self, shape: StepShape, num_picks: int) -> torch.Tensor:
+        return self.logits(self._forward(shape, self.frames.device.picks[:num_picks]))
+
+    def _forward(self, shape: StepShape, wanted: torch.Tensor | None) -> torch.Tensor:
         frame, num_single = self.frames.device, shape.num_single
         ids = frame.token_ids[: shape.num_tokens]
         if num_single:
             known = self._next_tokens(ids[:num_single], frame.slots[:num_single], self.last_tokens)
             ids = torch.cat((known, ids[num_single:]))
         single = self._single(num_single, 1, shape.context) if num_single else None
-        step = DeviceStep(single, self._several(shape))
-        wanted = frame.picks[:num_picks]
-        return self._model.logits(self._model.forward(ids, self.attention, step, (), wanted).hidden)
+        several = self._several(shape) if num_single < shape.num_rows else None
+        step = DeviceStep(single, several)
+        return self._model.forward(ids, self.attention, step, (), wanted).hidden
 
     def _single(self, num_rows: int, new_tokens: int, context: int) -> Rows:
         return Rows(
@@ -164,7 +189,7 @@ class Programs:
         )
 
     def _tables(self, rows: slice, context: int) -> tuple[torch.Tensor, ...]:
-        groups = range(self._limits.num_groups)
+        groups = range(self.limits.num_groups)
         return tuple(self.frames.tables(group, context)[rows] for group in groups)
 
 

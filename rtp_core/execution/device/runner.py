@@ -12,12 +12,21 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from rtp_core.api import KVMemory, PlanRow, RowResult, SequenceStart, StepPlan, StepResult
+from rtp_core.api import (
+    KVMemory,
+    PlanRow,
+    RowResult,
+    SequenceStart,
+    StepPlan,
+    StepResult,
+    TokenLogprob,
+)
 from rtp_core.errors import DeviceLostError
 from rtp_core.execution.device.accelerator import Accelerator, Span
 from rtp_core.execution.device.frame import Frame, StepShape, in_order
 from rtp_core.execution.device.programs import Programs
 from rtp_core.execution.faults import explained
+from rtp_core.execution.prompt_scores import PromptScores
 from rtp_core.execution.step_runner import Pending
 
 
@@ -26,6 +35,10 @@ class Drawn(NamedTuple):
 
     token_ids: torch.Tensor
     read: Callable[[], tuple[list[RowResult], dict[str, str]]]
+
+
+Scored = Callable[[], dict[str, tuple[TokenLogprob, ...]]]
+"""Reads the log-probabilities of prompts, by sequence."""
 
 
 class DeviceSampler(Protocol):
@@ -37,6 +50,10 @@ class DeviceSampler(Protocol):
 
     def release(self, sequence_id: str, slot: int) -> None:
         """It left the batch."""
+        ...
+
+    def prepare(self, rows: Sequence[PlanRow]) -> None:
+        """These rows are about to be computed: what drawing needs of the host is made meanwhile."""
         ...
 
     def rehearse(self, num_rows: int) -> None:
@@ -60,7 +77,9 @@ class DeviceRunner:
         memory: KVMemory,
         sampler: DeviceSampler,
         accelerator: Accelerator,
+        scores: PromptScores,
     ) -> None:
+        self._scores = scores
         self._programs = programs
         self._frames = programs.frames
         self._slots = programs.frames.slots
@@ -82,28 +101,41 @@ class DeviceRunner:
         After an error the device is idle, and the next step finds everything in order.
         """
         with self._explaining():
-            span, drawn = self._queue(plan)
+            span, drawn, scored = self._queue(plan)
 
         def finish() -> StepResult:
             with self._explaining():
                 seconds = span.wait()
                 results, errors = drawn.read() if drawn is not None else ([], {})
+                prompts = scored() if scored is not None else {}
             by_id = {result.sequence_id: result for result in results}
             ordered = tuple(
                 by_id.get(row.sequence_id) or RowResult(row.sequence_id, ()) for row in plan.rows
             )
+            if prompts:
+                ordered = tuple(
+                    row._replace(prompt_logprobs=prompts.get(row.sequence_id, ()))
+                    for row in ordered
+                )
             return StepResult(plan.step_id, ordered, seconds, errors, seconds)
 
         return finish
 
-    def _queue(self, plan: StepPlan) -> tuple[Span, Drawn | None]:
+    def _queue(self, plan: StepPlan) -> tuple[Span, Drawn | None, Scored | None]:
         self._apply_deltas(plan)
         rows = in_order(plan)
+        self._sampler.prepare(rows)
         shape = self._frames.send(rows, self._programs.padded_rows)
+        spans = self._scores.spans(rows)
         span = self._accelerator.begin()
-        drawn = self._draw(shape, [row for row in rows if row.samples])
+        hidden = self._programs.hidden(shape) if spans else None
+        sampling = [row for row in rows if row.samples]
+        drawn = self._draw(shape, sampling, hidden)
+        scored = None
+        if hidden is not None:
+            scored = self._scores.score(spans, hidden, self._programs.logits)
         span.end()
-        return span, drawn
+        return span, drawn, scored
 
     @contextmanager
     def _explaining(self) -> Iterator[None]:
@@ -122,13 +154,21 @@ class DeviceRunner:
             slot = self._slots.give(sequence_id)
             if slot is not None:
                 self._sampler.release(sequence_id, slot)
+                self._scores.release(sequence_id)
         for start in plan.started:
+            self._scores.start(start)
             self._sampler.start(start, self._slots.take(start.sequence_id))
         if plan.copies:
             self._memory.copy(plan.copies)
 
-    def _draw(self, shape: StepShape, sampling: Sequence[PlanRow]) -> Drawn | None:
-        logits = self._programs.run(shape, len(sampling))
+    def _draw(
+        self, shape: StepShape, sampling: Sequence[PlanRow], hidden: torch.Tensor | None
+    ) -> Drawn | None:
+        """`hidden` is of all the step's tokens, where it is there already."""
+        if hidden is None:
+            logits = self._programs.run(shape, len(sampling))
+        else:
+            logits = self._programs.picked(hidden, shape, len(sampling))
         if not sampling:
             return None
         frame = self._frames.device

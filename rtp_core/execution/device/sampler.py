@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from rtp_core.api import (
@@ -17,7 +18,9 @@ from rtp_core.api import (
 )
 from rtp_core.execution.device.frame import Frame
 from rtp_core.execution.device.runner import Drawn
+from rtp_core.text.structured.masks import GrammarMasks, Masks
 from rtp_kernels.sampling.device import DrawRows, Logprobs, draw, verify
+from rtp_kernels.sampling.mask import apply_masks
 from rtp_kernels.sampling.record import SlotEntry
 from rtp_kernels.sampling.slots import SamplerSlots
 
@@ -40,7 +43,9 @@ class SlotSampler:
         vocab_size: int,
         eos_token_ids: frozenset[int],
         device: str,
+        grammars: GrammarMasks | None = None,
     ) -> None:
+        self._grammars = grammars
         self._slots = SamplerSlots(limits.max_num_seqs, vocab_size, device)
         self._max_drafts = limits.max_draft_tokens
         self._eos = eos_token_ids
@@ -54,11 +59,20 @@ class SlotSampler:
         self._facts[start.sequence_id] = _Facts(
             entry.random, entry.processed, entry.truncated, start.sampling.logprobs
         )
+        if self._grammars is not None:
+            self._grammars.start(start)
 
     def release(self, sequence_id: str, slot: int) -> None:
         """It left; what its slot holds no longer matters."""
         self._facts.pop(sequence_id, None)
         self._joining.pop(slot, None)
+        if self._grammars is not None:
+            self._grammars.release(sequence_id)
+
+    def prepare(self, rows: Sequence[PlanRow]) -> None:
+        """See `runner.DeviceSampler`."""
+        if self._grammars is not None:
+            self._grammars.begin(rows)
 
     def rehearse(self, num_rows: int) -> None:
         """See `runner.DeviceSampler`."""
@@ -77,6 +91,7 @@ class SlotSampler:
                 for processed in (False, True):
                     draw(logits, slots, DrawRows(places, places, random, processed, truncated))
             about = DrawRows(places, places)
+            apply_masks(logits, self._no_masks(), places.neg() - 1, slots.vocab_size)
             draw(logits, slots, about, 1)
             if self._max_drafts:
                 drafts = places[:, None].expand(count, self._max_drafts).contiguous()
@@ -94,25 +109,84 @@ class SlotSampler:
         count = len(rows)
         wanted = [one.logprobs for one in facts if one.logprobs is not None]
         most = max(wanted) if wanted else None
+        masks = None if self._grammars is None else self._grammars.collect(rows)
+        raw = None
+        if masks is not None:
+            raw = logits.clone() if wanted else None
+            self._bar(rows, logits, masks, num_drafts)
         about = DrawRows(
             frame.draws[:count],
             frame.positions[:count],
             any(one.random for one in facts),
             any(one.processed for one in facts),
             any(one.truncated for one in facts),
+            raw=raw,
         )
         names = [row.sequence_id for row in rows]
         counts = [one.logprobs for one in facts]
         if not num_drafts:
             drawn = draw(logits, self._slots, about, most)
             back = Back(drawn.token_ids[:, None], None, drawn.usable, None, drawn.logprobs)
-            return Drawn(drawn.token_ids, lambda: back.results(names, counts))
+            return Drawn(drawn.token_ids, lambda: self._read(back, names, counts, masks))
         drafts = frame.drafts[: count * num_drafts].view(count, num_drafts)
         found = verify(logits, self._slots, about, drafts, None, most)
         back = Back(found.token_ids, found.counts, found.usable, found.rows, found.logprobs)
         ends = (found.counts.long() - 1).clamp_(min=0)
         last = found.token_ids.gather(1, ends[:, None])[:, 0]
-        return Drawn(last, lambda: back.results(names, counts))
+        return Drawn(last, lambda: self._read(back, names, counts, masks))
+
+    def _bar(
+        self, rows: Sequence[PlanRow], logits: torch.Tensor, masks: Masks, num_drafts: int
+    ) -> None:
+        """Late rows lose every token, so that they are not usable and count nothing."""
+        own = 1 + num_drafts
+        places = np.full((len(rows), own), -1, dtype=np.int32)
+        parts = [np.zeros((1, self._words), dtype=np.int32)]
+        size = 1
+        for number, row in enumerate(rows):
+            found = masks.ready.get(row.sequence_id)
+            if found is not None:
+                places[number, : len(found)] = range(size, size + len(found))
+                parts.append(found)
+                size += len(found)
+            elif row.sequence_id in masks.late or row.sequence_id in masks.errors:
+                places[number] = 0
+        device = self._slots.device
+        apply_masks(
+            logits,
+            _to_device(np.concatenate(parts), device),
+            _to_device(places.reshape(-1), device),
+            self._slots.vocab_size,
+        )
+
+    def _read(
+        self,
+        back: Back,
+        names: Sequence[str],
+        wanted: Sequence[int | None],
+        masks: Masks | None,
+    ) -> tuple[list[RowResult], dict[str, str]]:
+        results, errors = back.results(names, wanted)
+        if masks is None or self._grammars is None:
+            return results, errors
+        for number, name in enumerate(names):
+            if name in masks.late:
+                del errors[name]
+            elif name in masks.errors:
+                errors[name] = masks.errors[name]
+            elif name in masks.ready and name not in errors:
+                done = self._grammars.advance(name, results[number].token_ids)
+                results[number] = _cut(results[number], done.num_tokens, done.complete)
+                if done.error is not None:
+                    errors[name] = done.error
+        return results, errors
+
+    @property
+    def _words(self) -> int:
+        return -(-self._slots.vocab_size // 32)
+
+    def _no_masks(self) -> torch.Tensor:
+        return torch.zeros(1, self._words, dtype=torch.int32, device=self._slots.device)
 
 
 class Back:
@@ -173,6 +247,21 @@ def _alternatives(token: int, row: int, tops: Sequence[Any], most: int) -> Token
     return TokenLogprob(token, chosen[row], tuple(pair for pair in pairs if pair[0] >= 0))
 
 
+def _cut(result: RowResult, count: int, complete: bool) -> RowResult:
+    """The first `count` tokens of a row."""
+    tokens = result.token_ids[:count]
+    logprobs = None if result.logprobs is None else result.logprobs[:count]
+    return RowResult(result.sequence_id, tokens, max(0, len(tokens) - 1), logprobs, complete)
+
+
+def _to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Through pinned memory, which its allocator keeps until the copy is done."""
+    host = torch.from_numpy(array)
+    if device.type == "cpu":
+        return host
+    return host.pin_memory().to(device, non_blocking=True)
+
+
 def _to_host(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.device.type == "cpu":
         return tensor
@@ -195,7 +284,7 @@ def _entry(start: SequenceStart, slot: int, eos: frozenset[int]) -> SlotEntry:
         repetition_penalty=sampling.repetition_penalty,
         bias=sampling.logit_bias,
         stop_ids=tuple(eos | set(sampling.stop_token_ids)),
-        min_tokens=sampling.min_tokens,
+        min_tokens=0 if sampling.structured else sampling.min_tokens,  # the mask sees to it
         num_prompt=num_prompt,
         prompt_ids=start.token_ids[:num_prompt],
         output_ids=start.token_ids[num_prompt:],

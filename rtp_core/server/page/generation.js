@@ -28,12 +28,21 @@ function readChunk(reply, { choices, usage }, clock) {
   const thought = delta.reasoning ?? delta.reasoning_content ?? "";
   const text = delta.content ?? "";
   // The first chunk carries only the role: it is not a first token.
-  if (text || thought) clock.tick(reply.stats);
+  if (text || thought || delta.tool_calls) clock.tick(reply.stats);
   reply.content += text;
   reply.reasoning += thought;
+  for (const call of delta.tool_calls ?? []) readCall(reply, call);
   if (choice?.finish_reason) reply.stats.finish = choice.finish_reason;
   if (usage) readUsage(reply.stats, usage);
   clock.measure(reply.stats);
+}
+
+// A call comes as its name once, then as pieces of its arguments.
+function readCall(reply, { index, function: { name, arguments: text } }) {
+  reply.calls ??= [];
+  reply.calls[index] ??= { name: "", arguments: "" };
+  reply.calls[index].name += name ?? "";
+  reply.calls[index].arguments += text ?? "";
 }
 
 function readUsage(stats, usage) {

@@ -1,12 +1,13 @@
 // How one message looks: a user's bubble, or a reply with its measurements.
 
 import { growToFit } from "./composer.js";
-import { el, icon, setText } from "./dom.js";
+import { el, icon, renderOnChange, setText } from "./dom.js";
 import { count, duration, rate } from "./format.js";
 import { copyButton, MarkdownView } from "./markdown.js";
 
 const FINISH_HELP = {
   stop: "The model ended its answer.",
+  tool_calls: "The model called a tool and waits for its result.",
   length: "The answer reached “Max tokens” or the end of the context.",
   stopped: "You stopped it. The server ended the request and freed its memory.",
 };
@@ -67,6 +68,7 @@ export class Reply {
     this.text = new MarkdownView();
     this.thought = el("div", { class: "thought" });
     this.thinking = el("details", { hidden: true }, el("summary", {}, "Thinking"), this.thought);
+    this.calls = el("div", { class: "calls", hidden: true });
     this.problem = el("div", { class: "problem", role: "alert", hidden: true });
     this.numbers = el("dl", { class: "numbers" });
     this.again = el("span");
@@ -76,20 +78,23 @@ export class Reply {
     const actions = el("span", { class: "actions" }, this.copy, regenerate);
     this.footer = el("footer", {}, this.numbers, actions);
     this.root = el("article", { class: "message reply", "aria-label": "Model" });
-    this.root.append(this.thinking, this.text.root, this.problem, this.footer);
+    this.root.append(this.thinking, this.text.root, this.calls, this.problem, this.footer);
     this.refresh();
   }
 
   /** Show the message as it is now. */
   refresh() {
-    const { content, reasoning, state, problem } = this.message;
+    const { content, reasoning, calls = [], state, problem } = this.message;
     const streaming = state === "streaming";
     this.root.dataset.state = state;
     this.root.setAttribute("aria-busy", String(streaming)); // read aloud once it is whole
     this.thinking.hidden = !reasoning;
     if (reasoning) setText(this.thought, reasoning);
     if (streaming) this.thinking.open = Boolean(reasoning) && !content;
-    this.text.update(content || (state === "done" ? "*(The model answered with no text.)*" : ""));
+    const nothing = state === "done" && !calls.length;
+    this.text.update(content || (nothing ? "*(The model answered with no text.)*" : ""));
+    this.calls.hidden = !calls.length;
+    renderOnChange(this.calls, calls, () => calls.map(toolCall));
     this.problem.hidden = !problem;
     if (problem && !this.problem.childElementCount) this.showProblem(problem);
     this.copy.hidden = !content;
@@ -106,6 +111,20 @@ export class Reply {
   showNumbers() {
     const { stats = {}, state } = this.message;
     this.numbers.replaceChildren(...(state === "streaming" ? live(stats) : final(stats, state)));
+  }
+}
+
+function toolCall({ name, arguments: text }) {
+  const label = el("figcaption", {}, "Called ", el("code", {}, name));
+  return el("figure", { class: "call" }, label, el("pre", {}, readable(text)));
+}
+
+// Arguments that are still coming are shown as they are.
+function readable(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text;
   }
 }
 

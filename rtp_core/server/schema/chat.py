@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from rtp_core.server.schema.fields import Count, GenerationBody, Logprobs
+from rtp_core.server.schema.tools import ToolChoice, Tools
 
 
 class FunctionCall(Struct, kw_only=True):
@@ -44,12 +45,6 @@ class Message(Struct, kw_only=True):
     reasoning_content: str | None = None
 
 
-class ResponseFormat(Struct, kw_only=True):
-    """Free text is the only format yet; the other keys belong to formats refused."""
-
-    type: str
-
-
 class ChatBody(GenerationBody, kw_only=True):
     """`max_completion_tokens` wins over `max_tokens`; without either the context is the limit."""
 
@@ -61,8 +56,8 @@ class ChatBody(GenerationBody, kw_only=True):
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_effort: str | None = None
-    response_format: ResponseFormat | None = None
     modalities: list[str] | None = None
-    tools: list[Any] | None = None
-    tool_choice: Any = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     include_reasoning: bool | None = None

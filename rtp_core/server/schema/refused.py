@@ -18,17 +18,11 @@ IGNORED = frozenset(
 )
 """Sent by client libraries and gateways; without meaning for one model on one server."""
 
-_TOOLS = "tool calls are not available on this server yet"
-_GUIDED = "was removed; use structured_outputs, once this server offers it"
+_GUIDED = "was removed; use structured_outputs: {{{}: …}}"
 
 REFUSED = {
-    "parallel_tool_calls": _TOOLS,
-    "functions": "is deprecated, and tool calls are not available on this server yet",
-    "function_call": "is deprecated, and tool calls are not available on this server yet",
-    "structured_outputs": "structured output is not available on this server yet",
-    "allowed_token_ids": "is not available on this server yet; use logit_bias",
-    "bad_words": "is not available on this server yet; use logit_bias",
-    "prompt_logprobs": "log-probabilities of the prompt are not available on this server yet",
+    "functions": "was replaced: use tools",
+    "function_call": "was replaced: use tool_choice",
     "audio": "this server generates text only",
     "web_search_options": "this server does not search the web",
     "prediction": "is not supported; speculation is configured on the server",
@@ -42,11 +36,11 @@ REFUSED = {
     "kv_transfer_params": "is for engines among themselves",
     "suffix": "filling in the middle needs a template this model does not have",
     "documents": "retrieval is not supported; put the text into messages",
-    "guided_json": _GUIDED,
-    "guided_regex": _GUIDED,
-    "guided_choice": _GUIDED,
-    "guided_grammar": _GUIDED,
-    "guided_json_object": _GUIDED,
-    "guided_decoding_backend": _GUIDED,
-    "guided_whitespace_pattern": _GUIDED,
+    "guided_json": _GUIDED.format("json"),
+    "guided_regex": _GUIDED.format("regex"),
+    "guided_choice": _GUIDED.format("choice"),
+    "guided_grammar": _GUIDED.format("grammar"),
+    "guided_json_object": _GUIDED.format("json_object"),
+    "guided_decoding_backend": "was removed; there is one backend, llguidance",
+    "guided_whitespace_pattern": "was removed; JSON is written without optional blanks",
 }

@@ -39,14 +39,18 @@ _MODULES = {
     Role.TRANSPORT: "transport",
     Role.MODEL: "model",
     Role.ATTENTION: "attention",
+    Role.TOOL_PARSER: "answers",
+    Role.REASONING_PARSER: "answers",
 }
+_NAMES = {Role.TOOL_PARSER: "TOOL_CHECKS", Role.REASONING_PARSER: "REASONING_CHECKS"}
 
 
 def suite(role: Role) -> tuple[Check, ...]:
     """Checks of a role; empty for roles without a suite. Imports torch only if they need it."""
     if role not in _MODULES:
         return ()
-    return import_module(f"rtp_core.testing.conformance.{_MODULES[role]}").CHECKS
+    module = import_module(f"rtp_core.testing.conformance.{_MODULES[role]}")
+    return getattr(module, _NAMES.get(role, "CHECKS"))
 
 
 def check_name(check: Check) -> str:

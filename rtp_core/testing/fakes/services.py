@@ -30,6 +30,10 @@ class FlatCosts:
         del context_tokens, num_rows
         return self._price_s * num_tokens
 
+    def table(self) -> list[dict[str, float]]:
+        """One row for all."""
+        return [{"tokens_below": 2.0, "seconds": self._price_s}]
+
     def record(self, num_tokens: int, context_tokens: int, num_rows: int, seconds: float) -> None:
         """Keep the measurement; the price stays."""
         self.recorded.append((num_tokens, context_tokens, num_rows, seconds))

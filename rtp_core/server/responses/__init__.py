@@ -1,0 +1,1 @@
+"""OpenAI's Responses API, stateless, on the way that chat completions take."""

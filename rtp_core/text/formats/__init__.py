@@ -1,0 +1,1 @@
+"""How families of models write thoughts and calls of tools."""

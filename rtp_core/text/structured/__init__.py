@@ -1,0 +1,1 @@
+"""Text under a grammar: compiled grammars, where a sequence stands, masks of what may follow."""
