@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rtp_core.api import LoadStats, WeightPlan, WeightSink
 from rtp_core.loading.file_order import STALL_S, FileOrderLoader
-from rtp_core.loading.file_system import file_system
+from rtp_core.loading.file_system import file_system, is_remote
 from rtp_core.loading.read_at import LocalFile, ReadAt
 from rtp_core.loading.residency import resident_fraction
 from rtp_core.loading.storage import RESIDENT_ENOUGH, SLOW_LATENCY_S, StorageProbe
@@ -67,7 +67,9 @@ class AutoLoader:
         resident = self._resident_of(file_bytes)
         if resident is not None and resident >= RESIDENT_ENOUGH:
             return StorageProbe(resident, 0.0, kind)
-        return StorageProbe(resident, self._latency_s(largest, file_bytes[largest]), kind)
+        enough = 1 if is_remote(kind) else 2
+        latency_s = self._latency_s(largest, file_bytes[largest], enough)
+        return StorageProbe(resident, latency_s, kind)
 
     def _resident_of(self, file_bytes: Mapping[str, int]) -> float | None:
         """Of all bytes; of the largest files if there are many."""
@@ -79,10 +81,10 @@ class AutoLoader:
             return None
         return sum(known[at] * file_bytes[file] for at, file in enumerate(files)) / total
 
-    def _latency_s(self, file: str, num_bytes: int) -> float:
-        """The second slowest of some reads, as others may have hit pages in memory.
+    def _latency_s(self, file: str, num_bytes: int, enough: int) -> float:
+        """The slowest of some reads, without `enough` - 1 that may have been accidents.
 
-        Storage that was slow twice is not asked again.
+        Others may have hit pages in memory. After `enough` slow ones storage is not asked again.
         """
         times: list[float] = []
         buffer = memoryview(bytearray(min(_PROBE_BYTES, num_bytes)))
@@ -92,8 +94,8 @@ class AutoLoader:
                 began = self._clock()
                 reader.read_into((num_bytes - len(buffer)) * number // _PROBES, buffer)
                 times.append(self._clock() - began)
-                if sum(one > SLOW_LATENCY_S for one in times) == 2:
+                if sum(one > SLOW_LATENCY_S for one in times) == enough:
                     break
         finally:
             reader.close()
-        return sorted(times)[-2]
+        return sorted(times)[-enough]

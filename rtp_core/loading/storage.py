@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from rtp_core.api import WeightLoader
+from rtp_core.loading.advised_file import AdvisedFile
 from rtp_core.loading.direct_file import ALIGNMENT, DirectFile
 from rtp_core.loading.file_order import FileOrderLoader
 from rtp_core.loading.file_system import is_remote
 from rtp_core.loading.mmap_loader import MmapLoader
+from rtp_core.loading.read_at import LocalFile, ReadAt
 
 RESIDENT_ENOUGH = 0.9
 SLOW_LATENCY_S = 0.0005
@@ -16,34 +20,45 @@ CACHED_LATENCY_S = 0.00003
 """A small read that is quicker came out of memory."""
 
 
+class How(StrEnum):
+    """Through the page cache, the same with all requests of a read at once, or past it."""
+
+    BUFFERED = "buffered"
+    ADVISED = "advised"
+    DIRECT = "direct"
+
+
+_OPEN: Mapping[How, Callable[[str], ReadAt]] = {
+    How.BUFFERED: LocalFile.open,
+    How.ADVISED: AdvisedFile.open,
+    How.DIRECT: DirectFile.open,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Reads of file-order loading: bytes of one, how many are under way, past the cache or not."""
+    """Reads of file-order loading: bytes of one, how many are under way, and how."""
 
     read_bytes: int
     in_flight: int
-    direct: bool = False
+    how: How = How.BUFFERED
 
     def loader(self, stall_s: float) -> FileOrderLoader:
         """For local paths."""
-        if not self.direct:
-            return FileOrderLoader(
-                read_bytes=self.read_bytes, in_flight=self.in_flight, stall_s=stall_s
-            )
+        alignment = ALIGNMENT if self.how is How.DIRECT else 1
         return FileOrderLoader(
-            DirectFile.open, self.read_bytes, self.in_flight, alignment=ALIGNMENT, stall_s=stall_s
+            _OPEN[self.how], self.read_bytes, self.in_flight, alignment=alignment, stall_s=stall_s
         )
 
     def __str__(self) -> str:
-        kind = "direct" if self.direct else "buffered"
-        return f"{self.in_flight} {kind} reads of {self.read_bytes // 2**20} MiB"
+        return f"{self.in_flight} {self.how} reads of {self.read_bytes // 2**20} MiB"
 
 
 LOCAL = Stream(4 * 2**20, 16)
-REMOTE = Stream(16 * 2**20, 32)
+REMOTE = Stream(4 * 2**20, 32, How.ADVISED)
 TO_DEVICE = Stream(8 * 2**20, 16)
 """Fewer and larger operations: a device takes 8 MiB in 0.15 ms."""
-DIRECT_TO_DEVICE = Stream(8 * 2**20, 16, direct=True)
+DIRECT_TO_DEVICE = Stream(8 * 2**20, 16, How.DIRECT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,14 +134,19 @@ def test_files_count_by_their_bytes(tmp_path):
             "mmap",
             "0% .*, a small read took 0.10 ms, on",
         ),
-        ("cpu", StorageProbe(0.0, 1e-4, "fuse.gcsfuse"), "file_order", "on fuse.gcsfuse, "),
+        (
+            "cpu",
+            StorageProbe(0.0, 1e-4, "fuse.gcsfuse"),
+            "file_order",
+            "gcsfuse, 32 advised reads of",
+        ),
         ("cpu", StorageProbe(0.0, 2e-3, "ext4"), "file_order", "took 2.00 ms"),
         ("cpu", StorageProbe(None, 1e-5, "nfs4"), "mmap", "pages in memory: unknown, a small read"),
         ("cuda", StorageProbe(1.0, 0.0, "nfs4"), "file_order", "16 buffered reads of 8 MiB"),
         ("cuda", StorageProbe(0.0, 1e-4, "ext4"), "file_order", "16 direct reads of 8 MiB"),
         ("cuda", StorageProbe(None, 1e-5, "ext4"), "file_order", "16 buffered reads of 8 MiB"),
         ("cuda", StorageProbe(None, 1e-4, "ext4"), "file_order", "16 direct reads of 8 MiB"),
-        ("cuda", StorageProbe(0.0, 1e-4, "nfs"), "file_order", "buffered reads"),
+        ("cuda", StorageProbe(0.0, 1e-4, "nfs"), "file_order", "32 advised reads of 4 MiB"),
     ],
 )
 def test_the_loader_follows_device_and_storage(device, probe, choice, words):

@@ -24,6 +24,7 @@ from model_files import parameters, table, tensors, write_gguf, write_model
 
 from rtp_core.api import ParameterSpec, Placement, TensorInfo, WeightPlan, WeightRule
 from rtp_core.errors import WeightLoadError
+from rtp_core.loading.advised_file import WINDOW_BYTES, AdvisedFile
 from rtp_core.loading.blocks import MAX_GAP_BYTES, Cutting, file_blocks, plan_blocks
 from rtp_core.loading.checkpoint import open_checkpoint
 from rtp_core.loading.direct_file import ALIGNMENT, DirectFile
@@ -336,6 +337,23 @@ def test_errors_of_the_disk_are_not_taken_for_a_refusal(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="Input/output error"):
         file.read_into(0, HostTransfer().buffer(ALIGNMENT).numpy().data)
     file.close()
+
+
+def test_all_of_an_advised_read_is_asked_for_before_it_waits(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    path.write_bytes(os.urandom(5 * WINDOW_BYTES))
+    calls = []
+    advise, preadv = os.posix_fadvise, os.preadv
+    monkeypatch.setattr(
+        os, "posix_fadvise", lambda fd, *rest: calls.append(rest) or advise(fd, *rest)
+    )
+    monkeypatch.setattr(os, "preadv", lambda *rest: calls.append("read") or preadv(*rest))
+    with AdvisedFile.open(str(path)) as file:
+        buffer = bytearray(3 * WINDOW_BYTES)
+        assert file.read_into(100, memoryview(buffer)) == len(buffer)
+    assert bytes(buffer) == path.read_bytes()[100 : 100 + len(buffer)]
+    wanted = [(100 + n * WINDOW_BYTES, WINDOW_BYTES, os.POSIX_FADV_WILLNEED) for n in range(3)]
+    assert calls == [*wanted, "read"]
 
 
 # -- storage that stalls -----------------------------------------------------------------------
