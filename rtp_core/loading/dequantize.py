@@ -114,5 +114,12 @@ _BLOCKS: Mapping[str, tuple[int, int, Callable[[torch.Tensor, torch.Tensor], Non
     "Q8_0": (32, 34, _q8_0),
     **K_BLOCKS,
 }
+
+
+def block_weights(dtype: str) -> int:
+    """Weights that are stored together, neighbours in a row; 1 for plain dtypes."""
+    return 1 if dtype in _PLAIN else _BLOCKS[dtype][0]
+
+
 DECODABLE = frozenset(_PLAIN) | frozenset(_BLOCKS)
 """dtypes that can be loaded."""

@@ -16,6 +16,7 @@ from rtp_core.api import (
 )
 from rtp_core.errors import WeightLoadError
 from rtp_core.loading.checkpoint import Checkpoint
+from rtp_core.loading.coverage import check_coverage
 from rtp_core.loading.dequantize import DECODABLE
 from rtp_core.loading.objects.stand_in import file_bytes, is_stand_in
 from rtp_core.loading.quantized.tensor import PartPlacement, QuantizedTensor
@@ -30,7 +31,7 @@ _TIED = "lm_head.weight"
 def plan_weights(table: WeightTable, checkpoint: Checkpoint) -> WeightPlan:
     """Every destination row filled exactly once, or WeightLoadError before any allocation."""
     rules = spelt_rules(table, checkpoint.tensors)
-    _check_coverage(table.parameters, rules)
+    check_coverage(table.parameters, rules, {})
     parameters = {one.name: one for one in table.parameters}
     missing = [rule.source for rule in rules if rule.source not in checkpoint.tensors]
     if missing:
@@ -118,24 +119,6 @@ def _check_tensor(tensor: TensorInfo, rule: WeightRule, parameter: ParameterSpec
         raise WeightLoadError(
             f"dtype {tensor.dtype} cannot be loaded", file=tensor.file, tensor=tensor.name
         )
-
-
-def _check_coverage(parameters: Sequence[ParameterSpec], rules: Sequence[WeightRule]) -> None:
-    filling: dict[str, list[WeightRule]] = {one.name: [] for one in parameters}
-    for rule in rules:
-        if rule.destination not in filling:
-            raise WeightLoadError(f"no parameter {rule.destination!r}", tensor=rule.source)
-        filling[rule.destination].append(rule)
-    for parameter in parameters:
-        at = 0
-        for rule in sorted(filling[parameter.name], key=lambda one: one.row_offset):
-            if rule.row_offset != at:
-                raise WeightLoadError(f"rows around {at} are not filled once", tensor=rule.source)
-            at += rule.num_rows
-        if at != parameter.shape[0]:
-            raise WeightLoadError(
-                f"{at} of {parameter.shape[0]} rows are filled", tensor=parameter.name
-            )
 
 
 def _remedy(missing: list[str]) -> str:
