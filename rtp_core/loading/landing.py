@@ -29,10 +29,8 @@ _CHUNK_BYTES = 2**18
 class Landing(Protocol):
     """One placement's way to its rows; any thread may bring any piece."""
 
-    @property
-    def unit(self) -> int:
-        """See `api.PieceSink`."""
-        ...
+    unit: int
+    """See `api.PieceSink`."""
 
     def room(self, begin: int, end: int) -> memoryview | None:
         """See `api.Lane`."""
@@ -69,16 +67,11 @@ class Decoded:
         self._tensor = tensor
         self._rows = rows
         self._codes = codes
-        even = tensor.num_bytes % placement.rule.num_rows == 0
-        self._num_rows = placement.rule.num_rows if even else 1
+        self._num_rows = _num_rows(placement)
         self._row_bytes = tensor.num_bytes // self._num_rows
         self._head_rows = self._num_rows // tensor.unpermute_heads if tensor.unpermute_heads else 1
+        self.unit = natural_unit(placement)
         self._columns = _byte_columns(placement, self._row_bytes)
-
-    @property
-    def unit(self) -> int:
-        """Whole rows, of GGUF's q and k whole heads."""
-        return max(1, self._row_bytes * self._head_rows)
 
     def room(self, begin: int, end: int) -> memoryview | None:
         """See Landing."""
@@ -212,6 +205,22 @@ class Gathered:
 def _made_on(device: torch.device) -> AbstractContextManager[object]:
     """New tensors, constants of a format too, are made on the device."""
     return nullcontext() if device.type == "cpu" else device
+
+
+def natural_unit(placement: Placement) -> int:
+    """Bytes of whole rows, of GGUF's q and k whole heads: where any landing may be cut."""
+    if isinstance(placement, PartPlacement):
+        return 1
+    num_rows = _num_rows(placement)
+    heads = placement.tensor.unpermute_heads
+    head_rows = num_rows // heads if heads else 1
+    return max(1, placement.tensor.num_bytes // num_rows * head_rows)
+
+
+def _num_rows(placement: Placement) -> int:
+    """Rows of equal bytes in the file; 1 where blocks run over rows."""
+    num_rows = placement.rule.num_rows
+    return 1 if placement.tensor.num_bytes % num_rows else num_rows
 
 
 def is_as_it_is(placement: Placement, dtype: torch.dtype) -> bool:
