@@ -86,6 +86,7 @@ class TorchRanks:
         )
 
         def wait() -> None:
-            work.wait()
+            if work is not None:
+                work.wait()
 
         return wait
