@@ -30,7 +30,8 @@ class FileOrderLoader:
 
     Memory besides the parameters: twice as many reads, and for sinks that take whole tensors
     only, those under way. With `alignment` > 1 offsets, lengths and buffers of all reads are
-    multiples of it. After `stall_s` seconds without a byte the load fails.
+    multiples of it, and a read still has no more than `read_bytes`: pinned memory comes in powers
+    of two. After `stall_s` seconds without a byte the load fails.
     """
 
     def __init__(
@@ -42,10 +43,9 @@ class FileOrderLoader:
         alignment: int = 1,
         stall_s: float = STALL_S,
     ) -> None:
-        slot_bytes = read_bytes + (2 * alignment if alignment > 1 else 0)
-        threads = max(1, min(in_flight, RING_BYTES // (SLOTS_A_THREAD * slot_bytes)))
-        self._reading = Reading(open_file, threads, slot_bytes, alignment, stall_s)
-        self._read_bytes = read_bytes
+        threads = max(1, min(in_flight, RING_BYTES // (SLOTS_A_THREAD * read_bytes)))
+        self._reading = Reading(open_file, threads, read_bytes, alignment, stall_s)
+        self._block_bytes = read_bytes - (2 * alignment if alignment > 1 else 0)
 
     def load(
         self, plan: WeightPlan, sink: WeightSink, progress: Callable[[int], None]
@@ -54,7 +54,7 @@ class FileOrderLoader:
         began = time.perf_counter()
         memory = HostMemory()
         pieces = sink if isinstance(sink, PieceSink) else WholeTensors(sink, memory)
-        cutting = Cutting(pieces.unit, self._read_bytes, self._reading.alignment)
+        cutting = Cutting(pieces.unit, self._block_bytes, self._reading.alignment)
         blocks = plan_blocks(plan, cutting, min(_FILES_AT_ONCE, self._reading.threads))
         num_bytes = Readers(self._reading, blocks, pieces, memory).run(progress)
         return LoadStats("file_order", num_bytes, time.perf_counter() - began, memory.peak)
