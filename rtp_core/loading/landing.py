@@ -169,8 +169,7 @@ class Gathered:
                 if self._placement.part == CODES and spare.numel() >= num_bytes:
                     self._raw = spare[:num_bytes]
                 else:
-                    device = self._rows.device
-                    self._raw = torch.empty(num_bytes, dtype=torch.uint8, device=device)
+                    self._raw = _empty(num_bytes, self._rows.device)
             return self._raw
 
     def _spare(self) -> torch.Tensor:
@@ -200,6 +199,14 @@ class Gathered:
         codes.q.copy_(whole.q[rows, first:end])
         codes.scale.copy_(whole.scale[rows, first // GROUP : end // GROUP])
         codes.minimum.copy_(whole.minimum[rows, first // GROUP : end // GROUP])
+
+
+def _empty(num_bytes: int, device: torch.device) -> torch.Tensor:
+    """Memory that any stream may use at once: what was freed on this one is no longer read."""
+    made = torch.empty(num_bytes, dtype=torch.uint8, device=device)
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+    return made
 
 
 def _made_on(device: torch.device) -> AbstractContextManager[object]:
