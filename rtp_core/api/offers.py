@@ -54,7 +54,8 @@ class BuildContext:
 
     `tensors` are the checkpoint's by name, for model families that find their weights there
     instead of declaring them. Until the model is known, `limits.max_model_len` is what the
-    configuration asks for, 0 if nothing.
+    configuration asks for, 0 if nothing. After `stall_timeout_s` seconds without a byte of
+    weights a loader gives up.
     """
 
     device: str
@@ -64,6 +65,7 @@ class BuildContext:
     costs: StepCosts
     model: ModelSpec | None = None
     tensors: Mapping[str, TensorInfo] = field(default_factory=dict)
+    stall_timeout_s: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ and transport. No loader sees model code.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Shard(StrEnum):
@@ -90,20 +90,41 @@ class WeightTable:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """The part [first, end) of a matrix that a tensor-parallel rank holds; None: all of them."""
+
+    columns: tuple[int, int]
+    rows: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
-    """One tensor of the checkpoint and the destination rows it fills."""
+    """One tensor of the checkpoint, or a run of its rows, and the destination rows it fills.
+
+    `cut` is taken of what the tensor holds, once that is weights again.
+    """
 
     tensor: TensorInfo
     rule: WeightRule
+    cut: Cut | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WeightPlan:
-    """Complete and checked: every destination row covered once, every file known."""
+    """Complete and checked: every destination row covered once, every file known.
+
+    `ignored` gives the reason for every tensor of the checkpoint that has no place, `file_times`
+    when a file was last changed (ns) before it was planned, and `zero_rows` the rows
+    [first, end) of a destination that no tensor fills, which are zeros: a vocabulary is padded
+    until ranks hold equal parts.
+    """
 
     parameters: tuple[ParameterSpec, ...]
     placements: tuple[Placement, ...]
     file_bytes: Mapping[str, int]
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    file_times: Mapping[str, int] = field(default_factory=dict)
+    zero_rows: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def num_bytes(self) -> int:
@@ -113,11 +134,12 @@ class WeightPlan:
 
 @dataclass(frozen=True, slots=True)
 class LoadStats:
-    """What a loader did."""
+    """What a loader did. `peak_bytes` of host memory were taken besides the parameters."""
 
     strategy: str
     bytes_read: int
     seconds: float
+    peak_bytes: int = 0
 
 
 class WeightSink(Protocol):
@@ -125,6 +147,47 @@ class WeightSink(Protocol):
 
     def place(self, placement: Placement, data: memoryview) -> None:
         """`data` holds exactly the tensor's bytes; safe to reuse after return."""
+        ...
+
+
+class Lane(Protocol):
+    """One reading thread's way into a sink; only that thread uses it.
+
+    Buffers are memory of the lane's own kind: aligned to pages, and pinned where a device
+    copies from them.
+    """
+
+    def buffer(self, num_bytes: int) -> memoryview:
+        """Memory to read into; given back when it is dropped."""
+        ...
+
+    def room(self, placement: Placement, begin: int, end: int) -> memoryview | None:
+        """Memory of these bytes of the tensor that they may be read into without a buffer."""
+        ...
+
+    def filled(self, placement: Placement, num_bytes: int) -> None:
+        """So many bytes have been read into a `room`."""
+        ...
+
+    def put(self, placement: Placement, begin: int, data: memoryview) -> None:
+        """The tensor's bytes from `begin` on, whole units. `data` must stay until a fence."""
+        ...
+
+    def fence(self) -> Callable[[], None] | None:
+        """Waits until everything put before has been taken out of its buffers; None: it has."""
+        ...
+
+
+@runtime_checkable
+class PieceSink(Protocol):
+    """A `WeightSink` that takes tensors in pieces, from any number of lanes, in any order."""
+
+    def unit(self, placement: Placement) -> int:
+        """Pieces of this tensor begin at multiples of so many bytes, and end there or with it."""
+        ...
+
+    def lane(self) -> Lane:
+        """For the thread that calls."""
         ...
 
 

@@ -230,6 +230,21 @@ class LoadingConfig(Section):
         default="auto",
         metadata=rule("Weight loader by offer name; auto measures the storage first."),
     )
+    stall_timeout_s: float = field(
+        default=120.0,
+        metadata=rule("Seconds without a byte of weights after which a start fails.", low=1),
+    )
+    check_finite: bool = field(
+        default=False,
+        metadata=rule("Refuse weights that are not numbers; costs a pass over all of them."),
+    )
+    checksums: bool = field(
+        default=False,
+        metadata=rule(
+            "Compare files with the SHA-256 that the model's directory tells (SHA256SUMS, "
+            "FILE.sha256) before they are loaded; costs a second read."
+        ),
+    )
     source_options: tuple[str, ...] = field(
         default=(),
         metadata=rule(

@@ -43,8 +43,10 @@ from rtp_core.engine.tuning import MeasuredBounds
 from rtp_core.errors import PluginError
 from rtp_core.kv.block_hash import BlockHasher, load_or_create_secret
 from rtp_core.kv.cache import CacheSettings, KVCache
+from rtp_core.loading.checksums import check_sums
 from rtp_core.loading.codes import round_to_codes
 from rtp_core.loading.files_done import TellingFiles
+from rtp_core.loading.finite import check_finite
 from rtp_core.loading.load import load_weights
 from rtp_core.loading.objects.address import without_query
 from rtp_core.plugins.host import PluginHost
@@ -160,11 +162,15 @@ def _load_model(
     if prepared.checkpoint.quantization is not None:
         log.info("quantized %s form=%r", prepared.checkpoint.quantization.summary, form.name)
     advance = _adding(progress, plan.num_bytes)
+    if prepared.config.loading.checksums:
+        check_sums(plan.file_bytes)
+        watch.lap("checksums")
     if builds_early(prepared):
         with Reading(plan, loader, device, advance) as reading:
             watch.lap("allocation")
             rehearse_early(prepared, _model(prepared, reading.destinations), backend, watch)
             parameters, stats = reading.finish(watch)
+        _check_numbers(prepared, parameters)
     else:
         parameters, stats = _load(prepared, loader, advance, watch)
     log.info(
@@ -206,6 +212,7 @@ def _load(
     parameters, stats = load_weights(
         plan, loader, prepared.context.device, advance, keep_codes=coded
     )
+    _check_numbers(prepared, parameters)
     if coded and form.bits is not None:
         parameters = round_to_codes(parameters, plan, form.bits)
     watch.lap("weights", stats.bytes_read, stats.strategy)
@@ -217,6 +224,11 @@ def _load(
     bounds.save()
     watch.lap("packing")
     return packed, stats
+
+
+def _check_numbers(prepared: Prepared, parameters: Mapping[str, Any]) -> None:
+    if prepared.config.loading.check_finite:
+        check_finite(parameters, prepared.plan)
 
 
 def _cache(prepared: Prepared, memory: KVMemory) -> KVCache:

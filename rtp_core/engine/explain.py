@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rtp_core.config.schema import EngineConfig
@@ -10,9 +11,11 @@ from rtp_core.engine.cpu_weights import kernel_form
 from rtp_core.engine.model_facts import quantization_name
 from rtp_core.engine.prepare import Prepared, prepare
 from rtp_core.engine.tuned_kernels import tuned_words
+from rtp_core.loading.auto import AutoLoader
 from rtp_core.loading.checkpoint import open_checkpoint
 from rtp_core.loading.demo import DEMO_NAMES, hub_model, local_path
 from rtp_core.loading.objects.address import is_object_address
+from rtp_core.loading.objects.stand_in import is_stand_in
 from rtp_core.plugins.explain import explain, to_json
 from rtp_core.text.structured.grammars import library_version
 
@@ -22,7 +25,8 @@ def explain_model(config: EngineConfig) -> dict[str, Any]:
     name = config.model.path
     here = name in DEMO_NAMES or is_object_address(name) or local_path(name) is not None
     if here:
-        return explain_prepared(prepare(config))
+        prepared = prepare(config)
+        return explain_prepared(prepared, reading=_reading(prepared))
     hub_name = hub_model(name, config.model.revision)
     from rtp_core.loading.hub.sketch import sketched
 
@@ -32,8 +36,15 @@ def explain_model(config: EngineConfig) -> dict[str, Any]:
         )
 
 
-def explain_prepared(prepared: Prepared, weights_here: bool = True) -> dict[str, Any]:
-    """Features with reasons, model, memory. Without weights there is no fingerprint of them."""
+def explain_prepared(
+    prepared: Prepared,
+    weights_here: bool = True,
+    reading: Sequence[tuple[str, str, str]] = (),
+) -> dict[str, Any]:
+    """Features with reasons, model, memory. Without weights there is no fingerprint of them.
+
+    `reading` says how weights would be read now.
+    """
     spec, budget = prepared.spec, prepared.budget
     memory = {
         "weights_bytes": weight_bytes(prepared.plan.parameters),
@@ -44,6 +55,7 @@ def explain_prepared(prepared: Prepared, weights_here: bool = True) -> dict[str,
     }
     decided = (
         *_quantization(prepared),
+        *reading,
         ("weights", prepared.weights.name, prepared.weights.reason),
         _kernels(spec.dtype, prepared.context.device),
         ("structured_output", *_structured()),
@@ -58,6 +70,17 @@ def explain_prepared(prepared: Prepared, weights_here: bool = True) -> dict[str,
         "weights_here": weights_here,
     }
     return {"model": model, "memory": memory, "features": to_json(features)}
+
+
+def _reading(prepared: Prepared) -> tuple[tuple[str, str, str], ...]:
+    """What ``auto`` finds out about the storage; nothing for a loader that was asked for."""
+    files, device = prepared.plan.file_bytes, prepared.context.device
+    if prepared.config.loading.loader != "auto" or not files:
+        return ()
+    if any(map(is_stand_in, files)):
+        return (("reading", "file_order", "auto: objects are streamed"),)
+    probe = AutoLoader(device=device).probe(files)
+    return (("reading", probe.choice(device), f"auto: {probe.reason(device)}"),)
 
 
 def _kernels(dtype: str, device: str) -> tuple[str, str, str]:

@@ -82,6 +82,7 @@ def prepare(
         MonotonicClock(),
         MeasuredCosts(),
         tensors=checkpoint.tensors,
+        stall_timeout_s=config.loading.stall_timeout_s,
     )
     (family_name,) = resolution.names(Role.MODEL)
     family: ModelFamily = host.build(Role.MODEL, family_name, context)

@@ -1,4 +1,4 @@
-"""File dtypes to float tensors, on the CPU.
+"""File dtypes to float tensors, where the bytes are.
 
 Block layouts are GGUF's: Q*_0 and Q*_1 hold 32 weights a block, w = d * q or d * q + m, low
 nibbles first; K-quants are in `k_quants`.
@@ -21,6 +21,17 @@ _PLAIN: Mapping[str, torch.dtype] = {
 _CHUNK_WEIGHTS = 2**15 - 2**8
 """Weights in work at a time: they stay in a core's cache, and are too few for torch to spread
 over its own threads, which the loaders' threads and busy cores would only hold up."""
+_DEVICE_WEIGHTS = 2**24
+
+
+def weights_at_once(device: torch.device) -> int:
+    """Weights in work at a time; a device wants few and large operations."""
+    return _CHUNK_WEIGHTS if device.type == "cpu" else _DEVICE_WEIGHTS
+
+
+def stored_dtype(dtype: str) -> torch.dtype | None:
+    """Torch's name of a file's dtype; None for blocks."""
+    return _PLAIN.get(dtype)
 
 
 def decode_into(data: torch.Tensor, dtype: str, out: torch.Tensor) -> None:
@@ -36,9 +47,9 @@ def decode_into(data: torch.Tensor, dtype: str, out: torch.Tensor) -> None:
 
 
 def _convert(source: torch.Tensor, out: torch.Tensor) -> None:
-    for begin in range(0, len(out), _CHUNK_WEIGHTS):
-        end = begin + _CHUNK_WEIGHTS
-        out[begin:end] = source[begin:end]
+    step = weights_at_once(out.device)
+    for begin in range(0, len(out), step):
+        out[begin : begin + step] = source[begin : begin + step]
 
 
 def _unpack(
@@ -46,8 +57,8 @@ def _unpack(
     out: torch.Tensor,
     unpack: Callable[[torch.Tensor, torch.Tensor], None],
 ) -> None:
-    step = _CHUNK_WEIGHTS // out.shape[1]
-    scratch = torch.empty(min(step, len(blocks)), out.shape[1])
+    step = weights_at_once(out.device) // out.shape[1]
+    scratch = torch.empty(min(step, len(blocks)), out.shape[1], device=out.device)
     for begin in range(0, len(blocks), step):
         part = blocks[begin : begin + step]
         weights = scratch[: len(part)]
@@ -103,5 +114,12 @@ _BLOCKS: Mapping[str, tuple[int, int, Callable[[torch.Tensor, torch.Tensor], Non
     "Q8_0": (32, 34, _q8_0),
     **K_BLOCKS,
 }
+
+
+def block_weights(dtype: str) -> int:
+    """Weights that are stored together, neighbours in a row; 1 for plain dtypes."""
+    return 1 if dtype in _PLAIN else _BLOCKS[dtype][0]
+
+
 DECODABLE = frozenset(_PLAIN) | frozenset(_BLOCKS)
 """dtypes that can be loaded."""

@@ -37,17 +37,13 @@ class Gathering:
     ) -> Unpacked | None:
         """The whole weight once this part, whose bytes are `raw`, completes it.
 
-        `raw` may be reused after return, unless it completed the weight: then once that has
-        been written. `rows` are the destination's, not written yet. Raises WeightLoadError when
-        the parts contradict each other.
+        `raw` is kept; codes may lie in the `rows` of the destination, which are not written yet.
+        Raises WeightLoadError when the parts contradict each other.
         """
         key = (placement.rule.destination, placement.rule.row_offset)
         with self._lock:
             waiting = self._tensors.setdefault(key, _Tensor(len(placement.whole.parts)))
-            last = waiting.missing == 1
-        kept = raw if last else _kept(placement, raw, rows)
-        with self._lock:
-            waiting.bytes[placement.part] = kept
+            waiting.bytes[placement.part] = raw
             waiting.missing -= 1
             if waiting.missing:
                 return None
@@ -66,21 +62,12 @@ class Gathering:
             )
 
 
-def _kept(placement: PartPlacement, raw: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    if placement.part != CODES:
-        return raw.clone()
-    room = rows.view(-1).view(torch.uint8)
-    if len(room) < len(raw):  # a weight of a few columns, in whole words
-        return raw.clone()
-    return room[: len(raw)].copy_(raw)
-
-
 def _unpacked(
     placement: PartPlacement, found: dict[str, torch.Tensor], rows: torch.Tensor
 ) -> Unpacked:
     whole = placement.whole
     if found[CODES].untyped_storage().data_ptr() == rows.untyped_storage().data_ptr():
-        found[CODES] = found[CODES].to("cpu", copy=True)  # its rows are about to be written
+        found[CODES] = found[CODES].clone()  # its rows are about to be written
     parts: Parts = {name: typed(found[name], info) for name, info in whole.parts.items()}
     try:
         return whole.unpack(parts)

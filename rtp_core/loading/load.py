@@ -10,6 +10,8 @@ from rtp_core.api import LoadStats, WeightLoader, WeightPlan
 from rtp_core.errors import WeightLoadError
 from rtp_core.loading.converted.read import ConvertedPlan, load_converted
 from rtp_core.loading.sink import Parameters, TensorSink
+from rtp_core.loading.transfer import give_back_buffers
+from rtp_core.loading.unchanged import Unchanged
 
 
 def load_weights(
@@ -26,14 +28,20 @@ def load_weights(
     With `keep_codes`, linear weights from quantized files keep their group codes. `into` holds
     destinations from `sink.allocate`; they may be looked at, not read, while they are filled.
 
-    Raises WeightLoadError, also for what the system says about a file.
+    Raises WeightLoadError, also for what the system says about a file, and for a file that is
+    changed meanwhile.
     """
     try:
-        if isinstance(plan, ConvertedPlan):
-            return load_converted(plan, loader, device, progress, into)
-        sink = TensorSink(plan, device, keep_codes=keep_codes, into=into)
-        stats = loader.load(plan, sink, progress)
+        files = Unchanged(plan)
+        if isinstance(plan, ConvertedPlan) and device == "cpu":
+            loaded = load_converted(plan, loader, device, progress, into)
+        else:
+            sink = TensorSink(plan, device, keep_codes=keep_codes, into=into)
+            stats = loader.load(plan, sink, progress)
+            loaded = sink.parameters(), stats
+        files.verify()
     except OSError as error:
         file = "" if error.filename is None else str(error.filename)
         raise WeightLoadError(f"cannot be read: {error.strerror or error}", file=file) from error
-    return sink.parameters(), stats
+    give_back_buffers(device)
+    return loaded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Container, Iterable, Mapping, Sequence
+from pathlib import Path
 
 from rtp_core.api import (
     ParameterSpec,
@@ -15,8 +16,9 @@ from rtp_core.api import (
 )
 from rtp_core.errors import WeightLoadError
 from rtp_core.loading.checkpoint import Checkpoint
+from rtp_core.loading.coverage import check_coverage
 from rtp_core.loading.dequantize import DECODABLE
-from rtp_core.loading.objects.stand_in import file_bytes
+from rtp_core.loading.objects.stand_in import file_bytes, is_stand_in
 from rtp_core.loading.quantized.tensor import PartPlacement, QuantizedTensor
 from rtp_core.loading.small_reads import read_small
 
@@ -29,14 +31,14 @@ _TIED = "lm_head.weight"
 def plan_weights(table: WeightTable, checkpoint: Checkpoint) -> WeightPlan:
     """Every destination row filled exactly once, or WeightLoadError before any allocation."""
     rules = spelt_rules(table, checkpoint.tensors)
-    _check_coverage(table.parameters, rules)
+    check_coverage(table.parameters, rules, {})
     parameters = {one.name: one for one in table.parameters}
     missing = [rule.source for rule in rules if rule.source not in checkpoint.tensors]
     if missing:
         raise WeightLoadError(
             f"missing: {_some(missing)}", file=str(checkpoint.root), remedy=_remedy(missing)
         )
-    _refuse_unexpected(rules, table.ignored, checkpoint)
+    ignored = _ignored(rules, table.ignored, checkpoint)
     placements = []
     for rule in rules:
         tensor = checkpoint.tensors[rule.source]
@@ -47,6 +49,8 @@ def plan_weights(table: WeightTable, checkpoint: Checkpoint) -> WeightPlan:
         table.parameters,
         tuple(placements),
         {file: file_bytes(file) for file in sorted(files)},
+        ignored,
+        {file: Path(file).stat().st_mtime_ns for file in sorted(files) if not is_stand_in(file)},
     )
 
 
@@ -65,20 +69,26 @@ def spelt_rules(table: WeightTable, names: Container[str]) -> tuple[WeightRule, 
     return (*(rule for rule in table.rules if rule.destination not in replaced), *chosen)
 
 
-def _refuse_unexpected(
-    rules: Sequence[WeightRule], ignored: tuple[str, ...], checkpoint: Checkpoint
-) -> None:
+def _ignored(
+    rules: Sequence[WeightRule], known: tuple[str, ...], checkpoint: Checkpoint
+) -> dict[str, str]:
+    """Why tensors have no place, by name. WeightLoadError for those that should have one."""
     used = {rule.source for rule in rules}
-    rest = [name for name in checkpoint.tensors if name not in used and not name.endswith(ignored)]
+    rest = [name for name in checkpoint.tensors if name not in used]
+    ignored = dict.fromkeys((name for name in rest if name.endswith(known)), "is computed instead")
     if _TIED in rest:
-        rest.remove(_TIED)
+        ignored[_TIED] = "the head is tied to the embedding"
         log.info("tied_head tensor=%s ignored=true", _TIED)
-    rest = _without_empty_biases(rest, checkpoint.tensors)
-    if rest:
-        raise WeightLoadError(f"unexpected: {_some(rest)}", file=str(checkpoint.root))
+    rest = [name for name in rest if name not in ignored]
+    empty = _empty_biases(rest, checkpoint.tensors)
+    ignored |= dict.fromkeys(sorted(empty), "a bias of zeros, the model has none")
+    unexpected = [name for name in rest if name not in empty]
+    if unexpected:
+        raise WeightLoadError(f"unexpected: {_some(unexpected)}", file=str(checkpoint.root))
+    return ignored
 
 
-def _without_empty_biases(rest: list[str], tensors: Mapping[str, TensorInfo]) -> list[str]:
+def _empty_biases(rest: list[str], tensors: Mapping[str, TensorInfo]) -> set[str]:
     """AutoGPTQ wrote a bias for every layer: zeros where the model has none."""
     modules = {name: name.removesuffix(".bias") for name in rest if name.endswith(".bias")}
     biases = [
@@ -91,7 +101,7 @@ def _without_empty_biases(rest: list[str], tensors: Mapping[str, TensorInfo]) ->
     empty = {name for name, one in zip(biases, data, strict=True) if not any(one)}
     if empty:
         log.info("empty_biases count=%d ignored=true", len(empty))
-    return [name for name in rest if name not in empty]
+    return empty
 
 
 def _check_tensor(tensor: TensorInfo, rule: WeightRule, parameter: ParameterSpec) -> None:
@@ -109,24 +119,6 @@ def _check_tensor(tensor: TensorInfo, rule: WeightRule, parameter: ParameterSpec
         raise WeightLoadError(
             f"dtype {tensor.dtype} cannot be loaded", file=tensor.file, tensor=tensor.name
         )
-
-
-def _check_coverage(parameters: Sequence[ParameterSpec], rules: Sequence[WeightRule]) -> None:
-    filling: dict[str, list[WeightRule]] = {one.name: [] for one in parameters}
-    for rule in rules:
-        if rule.destination not in filling:
-            raise WeightLoadError(f"no parameter {rule.destination!r}", tensor=rule.source)
-        filling[rule.destination].append(rule)
-    for parameter in parameters:
-        at = 0
-        for rule in sorted(filling[parameter.name], key=lambda one: one.row_offset):
-            if rule.row_offset != at:
-                raise WeightLoadError(f"rows around {at} are not filled once", tensor=rule.source)
-            at += rule.num_rows
-        if at != parameter.shape[0]:
-            raise WeightLoadError(
-                f"{at} of {parameter.shape[0]} rows are filled", tensor=parameter.name
-            )
 
 
 def _remedy(missing: list[str]) -> str:

@@ -22,27 +22,29 @@ def rtp_weight_loaders() -> tuple[Offer, ...]:
 
 
 def _auto(context: BuildContext, options: Any) -> WeightLoader:
-    del context, options
+    del options
     from rtp_core.loading.auto import AutoLoader
     from rtp_core.loading.objects.loader import SourceLoader
 
-    return SourceLoader(AutoLoader())
+    stall_s = context.stall_timeout_s
+    return SourceLoader(AutoLoader(device=context.device, stall_s=stall_s), stall_s)
 
 
 def _mmap(context: BuildContext, options: Any) -> WeightLoader:
-    del context, options
+    del options
     from rtp_core.loading.mmap_loader import MmapLoader
     from rtp_core.loading.objects.loader import SourceLoader
 
-    return SourceLoader(MmapLoader())
+    return SourceLoader(MmapLoader(), context.stall_timeout_s)
 
 
 def _file_order(context: BuildContext, options: Any) -> WeightLoader:
-    del context, options
-    from rtp_core.loading.file_order import FileOrderLoader
+    del options
     from rtp_core.loading.objects.loader import SourceLoader
+    from rtp_core.loading.streamed import StreamingLoader
 
-    return SourceLoader(FileOrderLoader())
+    stall_s = context.stall_timeout_s
+    return SourceLoader(StreamingLoader(context.device, stall_s), stall_s)
 
 
 def _dummy(context: BuildContext, options: Any) -> WeightLoader:

@@ -22,13 +22,20 @@ class ReadAt(Protocol):
 class LocalFile:
     """`preadv` on a file descriptor; releases the interpreter lock while it waits."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, scattered: bool = False) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        if scattered and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)
 
     @classmethod
     def open(cls, path: str) -> Self:
         """As the constructor; the form loaders take as a parameter."""
         return cls(path)
+
+    @classmethod
+    def scattered(cls, path: str) -> Self:
+        """For small reads here and there: the system reads nothing ahead of them."""
+        return cls(path, scattered=True)
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         """See ReadAt."""

@@ -18,10 +18,14 @@ _THREADS = 32
 
 def pickled(path: Path) -> ModelError:
     """Why pickles are not read, and what to do with them."""
+    folder = path if path.is_dir() else path.parent
+    command = (
+        'python -c "from transformers import AutoModelForCausalLM as M; '
+        f"M.from_pretrained('{folder}').save_pretrained('{folder}-safetensors')\""
+    )
     return ModelError(
         f"{path} holds pickled weights only, which can run code when read",
-        remedy="convert them to safetensors where you trust their origin: transformers' "
-        "from_pretrained, then save_pretrained",
+        remedy=f"where you trust their origin, convert them to safetensors: {command}",
     )
 
 

@@ -2,38 +2,57 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
-from rtp_core.api import Placement, WeightPlan, WeightRule
+from rtp_core.api import Placement, WeightPlan
 from rtp_core.errors import WeightLoadError
-from rtp_core.loading.codes import coded_parameters, copy_codes, empty_codes
-from rtp_core.loading.dequantize import decode_into
+from rtp_core.loading.codes import coded_parameters, empty_codes
 from rtp_core.loading.gathering import Gathering
+from rtp_core.loading.landing import (
+    AsIs,
+    Decoded,
+    Gathered,
+    Landing,
+    host_bytes,
+    is_as_it_is,
+)
 from rtp_core.loading.quantized.tensor import PartPlacement
+from rtp_core.loading.transfer import Fence, Transfer, transfers_to
 from rtp_kernels.linear_weight import GroupCodes, LinearWeight
 
-log = logging.getLogger("rtp.loading")
 Parameters = dict[str, torch.Tensor | LinearWeight]
 """By destination name."""
 
 
 def allocate(plan: WeightPlan, device: str) -> dict[str, torch.Tensor]:
-    """Every destination, not filled yet."""
-    return {
+    """Every destination, not filled yet but for rows of zeros."""
+    made = {
         one.name: torch.empty(one.shape, dtype=getattr(torch, one.dtype), device=device)
         for one in plan.parameters
     }
+    for name, (first, end) in plan.zero_rows.items():
+        made[name][first:end].zero_()
+    return made
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """What is to come of one placement, and the fences of what has."""
+
+    landing: Landing
+    missing: int
+    fences: list[Fence] = field(default_factory=list)
 
 
 class TensorSink:
-    """Allocates every destination once; each placement may arrive once, from any thread.
+    """Allocates every destination once; each byte may arrive once, from any thread.
 
-    `into` holds destinations that `allocate` made before.
+    It is an `api.WeightSink` and an `api.PieceSink`. `into` holds destinations that `allocate`
+    made before, `transfers` makes each thread's way to the device.
     """
 
     def __init__(
@@ -43,38 +62,43 @@ class TensorSink:
         *,
         keep_codes: bool = False,
         into: Mapping[str, torch.Tensor] | None = None,
+        transfers: Callable[[], Transfer] | None = None,
     ) -> None:
         self._parameters = allocate(plan, device) if into is None else dict(into)
         self._codes = _room_for_codes(plan) if keep_codes else {}
-        self._waiting = {_key(placement) for placement in plan.placements}
         self._gathering = Gathering()
+        self._arrivals = {
+            _key(one): _Arrival(self._landing(one), one.tensor.num_bytes) for one in plan.placements
+        }
+        self._waiting = set(self._arrivals)
         self._dense_only: set[str] = set()
         self._lock = threading.Lock()
+        self._transfers = transfers or transfers_to(device)
+        self._own = threading.local()
+
+    def unit(self, placement: Placement) -> int:
+        """See `api.PieceSink`."""
+        return self._arrivals[_key(placement)].landing.unit
+
+    def lane(self) -> SinkLane:
+        """See `api.PieceSink`."""
+        return SinkLane(self, self._transfers())
 
     def place(self, placement: Placement, data: memoryview) -> None:
         """`data` holds the tensor's bytes; it may be reused after return."""
-        tensor, rule = placement.tensor, placement.rule
-        self._claim(placement)
+        tensor = placement.tensor
         if data.nbytes != tensor.num_bytes:
             raise WeightLoadError(
                 f"{data.nbytes} bytes arrived, {tensor.num_bytes} belong to it",
                 file=tensor.file,
                 tensor=tensor.name,
             )
-        raw = np.frombuffer(data, dtype=np.uint8)
-        if isinstance(placement, PartPlacement):
-            self._place_part(placement, torch.from_numpy(raw))
-            return
-        if tensor.unpermute_heads:
-            raw = unpermute(raw.reshape(rule.num_rows, -1), tensor.unpermute_heads).reshape(-1)
-        begin, end = _bounds(rule)
-        source = torch.from_numpy(raw)
-        rows = self._parameters[rule.destination][begin:end]
-        decode_into(source, tensor.dtype, rows)
-        if tensor.stored_offset:
-            rows.sub_(tensor.stored_offset)
-        if rule.destination in self._codes:
-            copy_codes(source, tensor.dtype, self._codes[rule.destination].rows(begin, end))
+        lane = getattr(self._own, "lane", None)
+        if lane is None:
+            lane = self._own.lane = self.lane()
+        lane.put(placement, 0, data)
+        if (fence := lane.fence()) is not None:
+            fence()
 
     def parameters(self) -> Parameters:
         """All destinations. Raises WeightLoadError if one was not filled."""
@@ -88,34 +112,84 @@ class TensorSink:
         }
         return {**self._parameters, **coded}
 
-    def _place_part(self, placement: PartPlacement, raw: torch.Tensor) -> None:
-        rule = placement.rule
-        begin, end = _bounds(rule)
-        rows = self._parameters[rule.destination][begin:end]
-        unpacked = self._gathering.add(placement, raw, rows)
-        if unpacked is None:
-            return
-        unpacked.write(rows)
-        codes = self._codes.get(rule.destination)
-        if codes is not None and not unpacked.write_codes(codes.rows(begin, end)):
-            log.warning(
-                "codes_not_kept tensor=%s reason='scales or order do not fit the group format'",
-                placement.whole.name,
-            )
-            self._dense_only.add(rule.destination)
+    def arrival(self, placement: Placement) -> _Arrival:
+        """What is known of a placement."""
+        return self._arrivals[_key(placement)]
 
-    def _claim(self, placement: Placement) -> None:
+    def arrive(self, placement: Placement, num_bytes: int, fence: Fence | None) -> bool:
+        """Count bytes; True once, when all of the tensor are there."""
         key = _key(placement)
+        arrival = self._arrivals[key]
         with self._lock:
-            if key not in self._waiting:
+            if key not in self._waiting or num_bytes > arrival.missing:
                 raise WeightLoadError(
                     "placed twice", file=placement.tensor.file, tensor=placement.tensor.name
                 )
-            self._waiting.discard(key)
+            arrival.missing -= num_bytes
+            if fence is not None:
+                arrival.fences.append(fence)
+            if not arrival.missing:
+                self._waiting.discard(key)
+            return not arrival.missing
+
+    def _landing(self, placement: Placement) -> Landing:
+        rule = placement.rule
+        begin, end = rule.row_offset, rule.row_offset + rule.num_rows
+        rows = self._parameters[rule.destination][begin:end]
+        codes = self._codes.get(rule.destination)
+        codes = None if codes is None else codes.rows(begin, end)
+        if isinstance(placement, PartPlacement):
+            without_codes = lambda: self._dense_only.add(rule.destination)  # noqa: E731
+            return Gathered(placement, rows, codes, self._gathering, without_codes)
+        if codes is None and is_as_it_is(placement, rows.dtype):
+            return AsIs(rows)
+        return Decoded(placement, rows, codes)
 
 
-def _bounds(rule: WeightRule) -> tuple[int, int]:
-    return rule.row_offset, rule.row_offset + rule.num_rows
+class SinkLane:
+    """`api.Lane` into a TensorSink."""
+
+    def __init__(self, sink: TensorSink, transfer: Transfer) -> None:
+        self._sink = sink
+        self._transfer = transfer
+
+    def buffer(self, num_bytes: int) -> memoryview:
+        """See `api.Lane`."""
+        return self._transfer.buffer(num_bytes).numpy().data
+
+    def room(self, placement: Placement, begin: int, end: int) -> memoryview | None:
+        """See `api.Lane`."""
+        return self._sink.arrival(placement).landing.room(begin, end)
+
+    def put(self, placement: Placement, begin: int, data: memoryview) -> None:
+        """See `api.Lane`."""
+        landing = self._sink.arrival(placement).landing
+        self._transfer.submit(lambda: landing.put(begin, host_bytes(data)))
+        self._arrived(placement, data.nbytes)
+
+    def filled(self, placement: Placement, num_bytes: int) -> None:
+        """See `api.Lane`."""
+        self._arrived(placement, num_bytes)
+
+    def fence(self) -> Fence | None:
+        """See `api.Lane`."""
+        return self._transfer.fence()
+
+    def _arrived(self, placement: Placement, num_bytes: int) -> None:
+        """The thread that brings the last piece of what must be joined waits for the others."""
+        arrival = self._sink.arrival(placement)
+        landing = arrival.landing
+        if not isinstance(landing, Gathered):
+            self._sink.arrive(placement, num_bytes, None)
+            return
+        if not self._sink.arrive(placement, num_bytes, self._transfer.fence()):
+            return
+        for fence in arrival.fences:
+            fence()
+        kept: list[object] = []
+        self._transfer.submit(lambda: kept.append(landing.finish()))
+        if (fence := self._transfer.fence()) is not None:
+            fence()
 
 
 def _key(placement: Placement) -> tuple[str, int, str]:
@@ -125,17 +199,14 @@ def _key(placement: Placement) -> tuple[str, int, str]:
 
 def _room_for_codes(plan: WeightPlan) -> dict[str, GroupCodes]:
     kept = coded_parameters(plan)
-    return {
+    made = {
         one.name: empty_codes(one.shape, kept[one.name])
         for one in plan.parameters
         if one.name in kept
     }
-
-
-def unpermute(rows: np.ndarray, num_heads: int) -> np.ndarray:
-    """Undo llama.cpp's rotary row order: [heads, dim/2, 2] rows back to [heads, 2, dim/2].
-
-    Rows are whole blocks in every file format, so bytes move as well as weights do.
-    """
-    split = rows.reshape(num_heads, -1, 2, *rows.shape[1:])
-    return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(rows.shape)
+    for name, (first, end) in plan.zero_rows.items():
+        if name in made:
+            codes = made[name].rows(first, end)
+            for part in (codes.q, codes.scale, codes.minimum):
+                part.zero_()
+    return made

@@ -20,8 +20,9 @@ from model_files import parameters, table, tensors, write_gguf, write_model
 from rtp_core.api import ParameterSpec, Placement, TensorInfo, WeightPlan, WeightRule
 from rtp_core.errors import WeightLoadError
 from rtp_core.loading.auto import AutoLoader
+from rtp_core.loading.blocks import MAX_GAP_BYTES
 from rtp_core.loading.checkpoint import open_checkpoint
-from rtp_core.loading.file_order import MAX_GAP_BYTES, FileOrderLoader
+from rtp_core.loading.file_order import FileOrderLoader
 from rtp_core.loading.load import load_weights
 from rtp_core.loading.mmap_loader import MmapLoader
 from rtp_core.loading.plan import plan_weights
@@ -294,9 +295,14 @@ def test_reads_are_issued_in_file_order():
 
 
 def test_reads_run_ahead_no_further_than_allowed():
-    """A read may start only when all but in_flight - 1 of those before it have landed."""
+    """A read may start only when all but in_flight - 1 of those before it have been placed."""
     plan, stored, _ = layout([100] * 40)
     landed = []
+
+    class Counting(Recorder):
+        def place(self, placement, data):
+            super().place(placement, data)
+            landed.append(placement)
 
     def before(number, offset, size):
         place = (offset - len(b"header")) // 100
@@ -305,9 +311,7 @@ def test_reads_run_ahead_no_further_than_allowed():
 
     ahead: list[int] = []
     storage = Storage(stored, before)
-    sink = Recorder()
-    loader = FileOrderLoader(storage.open, 100, 5)
-    loader.load(plan, sink, landed.append)
+    FileOrderLoader(storage.open, 100, 5).load(plan, Counting(), ignore)
     assert len(ahead) == 40
     assert max(ahead) <= 5
 
@@ -378,7 +382,7 @@ def test_a_failed_read_is_tried_once_more(outcome):
 def test_a_second_failure_names_file_and_offset(outcome, reason):
     plan, stored, _ = layout([100] * 8)
     storage = Storage(stored, fail_times(2, outcome))
-    with pytest.raises(WeightLoadError, match=f"file0: reading at byte 206 failed.*{reason}"):
+    with pytest.raises(WeightLoadError, match=f"file0: t2: reading at byte 206 failed.*{reason}"):
         load(plan, storage)
     assert storage.open_files == 0
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
 from rtp_core.api import ModelSpec, ParameterSpec, Shard, WeightRule, WeightTable
 from rtp_core.errors import ConfigError
+from rtp_core.loading.shares import Share, held_columns, held_rows
 from rtp_kernels.linear_weight import GROUP, GroupCodes, LinearWeight
 
 _FLAG = "--tensor-parallel-size"
@@ -46,57 +47,27 @@ def rank_parameters(
     size: int,
 ) -> dict[str, Weight]:
     """Parameters of `rank` out of `size`; all of them for one."""
+    share = Share.of(spec, rank, size)
     if size == 1:
         return {one.name: parameters[one.name] for one in table.parameters}
     rules: dict[str, list[WeightRule]] = {}
     for rule in table.rules:
         rules.setdefault(rule.destination, []).append(rule)
     return {
-        one.name: _part(parameters[one.name], one, rules[one.name], spec, (rank, size))
+        one.name: _part(parameters[one.name], one, rules[one.name], share)
         for one in table.parameters
     }
 
 
 def _part(
-    weight: Weight,
-    parameter: ParameterSpec,
-    rules: Sequence[WeightRule],
-    spec: ModelSpec,
-    place: tuple[int, int],
+    weight: Weight, parameter: ParameterSpec, rules: Sequence[WeightRule], share: Share
 ) -> Weight:
+    columns = held_columns(parameter, share)
+    if columns is not None:
+        return _columns(weight, columns)
     if parameter.shard is Shard.REPLICATED:
         return weight
-    if parameter.shard is Shard.COLUMNS:
-        return _columns(weight, *place)
-    if parameter.shard is Shard.VOCABULARY:
-        return _rows(weight, [_even(0, _padded(parameter.shape[0], place[1]), *place)])
-    if parameter.shard is Shard.EXPERTS:
-        return _rows(weight, [_even(0, parameter.shape[0], *place)])
-    ordered = sorted(rules, key=lambda rule: rule.row_offset)
-    return _rows(weight, _row_ranges(parameter.shard, ordered, spec, place))
-
-
-def _row_ranges(
-    shard: Shard, rules: Sequence[WeightRule], spec: ModelSpec, place: tuple[int, int]
-) -> Iterator[range]:
-    """Of fused weights each part is divided by itself; keys and values by whole heads."""
-    rank, size = place
-    for number, rule in enumerate(rules):
-        if shard is Shard.KV_HEADS and number > 0 and size > spec.num_kv_heads:
-            head = rank * spec.num_kv_heads // size
-            start = rule.row_offset + head * spec.head_dim
-            yield range(start, start + spec.head_dim)
-        else:
-            yield _even(rule.row_offset, rule.num_rows, rank, size)
-
-
-def _even(offset: int, count: int, rank: int, size: int) -> range:
-    share = count // size
-    return range(offset + rank * share, offset + (rank + 1) * share)
-
-
-def _padded(count: int, size: int) -> int:
-    return -(-count // size) * size
+    return _rows(weight, held_rows(parameter, rules, share))
 
 
 def _rows(weight: Weight, ranges: Iterable[range]) -> Weight:
@@ -120,12 +91,18 @@ def _padded_rows(tensor: torch.Tensor, rows: range) -> torch.Tensor:
     return torch.cat([there, tensor.new_zeros(missing, *tensor.shape[1:])])
 
 
-def _columns(weight: Weight, rank: int, size: int) -> Weight:
+def _columns(weight: Weight, columns: tuple[int, int]) -> Weight:
+    first, end = columns
     if isinstance(weight, torch.Tensor):
-        return weight.chunk(size, 1)[rank].contiguous()
+        return weight[:, first:end].contiguous()
     codes = weight.codes
-    parts = [
-        one.chunk(size, 1)[rank].contiguous()
-        for one in (weight.dense, codes.q, codes.scale, codes.minimum)
-    ]
-    return LinearWeight(parts[0], GroupCodes(codes.bits, *parts[1:]))
+    groups = slice(first // GROUP, end // GROUP)
+    return LinearWeight(
+        weight.dense[:, first:end].contiguous(),
+        GroupCodes(
+            codes.bits,
+            codes.q[:, first:end].contiguous(),
+            codes.scale[:, groups].contiguous(),
+            codes.minimum[:, groups].contiguous(),
+        ),
+    )

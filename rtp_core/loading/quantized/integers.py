@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
+from rtp_core.loading.dequantize import weights_at_once
 from rtp_kernels.linear_weight import GROUP, GroupCodes
 
-_CHUNK_WEIGHTS = 2**15
 _HALF_EPS = 2.0**-11
 
 
@@ -28,7 +28,7 @@ class IntegerGroups:
     def write(self, out: torch.Tensor) -> None:
         """See `Unpacked`: differences are exact in float32 and rounded once, by the scale."""
         rows, columns = self.q.shape
-        step = max(1, _CHUNK_WEIGHTS // columns)
+        step = max(1, weights_at_once(out.device) // columns)
         for begin in range(0, rows, step):
             out[begin : begin + step] = self._rows(slice(begin, begin + step))
 
