@@ -87,4 +87,12 @@ def transfers_to(device: str) -> Callable[[], Transfer]:
 def give_back_buffers(device: str) -> None:
     """Pinned memory that nobody uses, to the system."""
     if device.startswith("cuda"):
-        torch.accelerator.empty_host_cache()
+        _empty_host_cache()
+
+
+def _empty_host_cache() -> None:
+    """torch.accelerator has it from 2.12 on; before, only its C++ side."""
+    empty = getattr(torch.accelerator, "empty_host_cache", None)
+    if empty is None:
+        empty = torch._C._host_emptyCache  # noqa: SLF001
+    empty()
