@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from rtp_core.loading.page_locked import page_locked
+
 Fence = Callable[[], None]
 """Returns once all that was submitted before has taken its bytes out of the buffers."""
 
@@ -59,7 +61,7 @@ class CudaTransfer:
 
     def buffer(self, num_bytes: int) -> torch.Tensor:
         """See Transfer."""
-        return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
+        return page_locked(num_bytes, self._stream.synchronize)
 
     def submit(self, work: Callable[[], None]) -> None:
         """See Transfer."""
