@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ def page_locked(num_bytes: int, done: Callable[[], object]) -> torch.Tensor:
     array = array[(skip := -array.ctypes.data % _HUGE) : skip + num_bytes]
     array[:: mmap.PAGESIZE] = 0
     address = array.ctypes.data
-    if int(torch.cuda.cudart().cudaHostRegister(address, num_bytes, 0)):
+    if int(_runtime().cudaHostRegister(address, num_bytes, 0)):
         return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
     weakref.finalize(array, _give_back, address, done).atexit = False
     return torch.from_numpy(array)
@@ -37,4 +38,8 @@ def page_locked(num_bytes: int, done: Callable[[], object]) -> torch.Tensor:
 
 def _give_back(address: int, done: Callable[[], object]) -> None:
     done()
-    torch.cuda.cudart().cudaHostUnregister(address)
+    _runtime().cudaHostUnregister(address)
+
+
+def _runtime() -> Any:
+    return torch.cuda.cudart()

@@ -96,5 +96,5 @@ def _empty_host_cache() -> None:
     """torch.accelerator has it from 2.12 on; before, only its C++ side."""
     empty = getattr(torch.accelerator, "empty_host_cache", None)
     if empty is None:
-        empty = torch._C._host_emptyCache  # noqa: SLF001
+        empty = torch._C._host_emptyCache  # pyright: ignore[reportAttributeAccessIssue]
     empty()

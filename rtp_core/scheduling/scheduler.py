@@ -117,14 +117,17 @@ class Scheduler:
             if choice in (None, sequence.choice):
                 self._end(sequence, Ending(FinishReason.ABORT))
 
-    def draft_rows(self) -> list[DraftRow]:
-        """Decoding sequences with room for drafts, and how many tokens fit."""
+    def draft_rows(self, *, ahead: bool = False) -> list[DraftRow]:
+        """Decoding sequences with room for drafts, and how many tokens fit.
+
+        With `ahead`, those whose next token is being drawn, as if it had been.
+        """
         most = self._limits.max_draft_tokens
         rows: list[DraftRow] = []
         for sequence in self._batch:
             tokens = sequence.token_ids
-            room = min(most, sequence.limit - len(tokens) - 1)
-            if room > 0 and sequence.decoding:
+            room = min(most, sequence.limit - len(tokens) - 1 - ahead)
+            if room > 0 and (sequence.draws_next if ahead else sequence.decoding):
                 tenant = sequence.request.tenant
                 rows.append(DraftRow(sequence.sequence_id, tokens, room, tenant))
         return rows

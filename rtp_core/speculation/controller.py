@@ -65,6 +65,14 @@ class SpeculationController:
                 self._method[row.sequence_id] = name
         return proposals
 
+    def would_draft(self, rows: Sequence[DraftRow]) -> bool:
+        """Whether anybody has a draft for any of these rows; nothing is counted."""
+        return any(
+            draft.token_ids
+            for name, speculator in list(self._speculators.items())
+            for draft in (self._ask(name, speculator, rows) if rows else ())
+        )
+
     def observe(self, commits: Sequence[Commit]) -> None:
         """Count, and tell the drafters."""
         for commit in commits:
