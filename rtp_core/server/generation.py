@@ -11,8 +11,9 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
 from typing import Protocol
+
+import msgspec
 
 from rtp_core.api import FinishReason, Request, TokenEvent, TokenLogprob
 from rtp_core.engine.contract import AsyncBackend
@@ -29,8 +30,7 @@ EARLY_PIECES = 64
 """Kept before there is a sink, until the backend has to merge."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """New output of one choice; choices of prompt p are numbered from p * n."""
 
     choice: int
@@ -183,7 +183,7 @@ class Generation:
         delta = assembler.feed(event)
         stop = delta.stop_reason
         if isinstance(stop, int) and stop not in request.sampling.stop_token_ids:
-            return replace(delta, stop_reason=None)
+            return msgspec.structs.replace(delta, stop_reason=None)
         return delta
 
     async def _hand_over(self, piece: Piece, event: TokenEvent) -> None:
