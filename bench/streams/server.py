@@ -5,7 +5,6 @@ Prints its address. With PROFILE it profiles the event loop's thread into that f
 
 from __future__ import annotations
 
-import asyncio
 import cProfile
 import os
 import sys
@@ -14,7 +13,7 @@ from dataclasses import replace
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.process_backend import ProcessBackend
 from rtp_core.server.listener import bind
-from rtp_core.server.serve import run_server
+from rtp_core.server.start import run
 
 
 def main() -> None:
@@ -28,12 +27,11 @@ def main() -> None:
     )
     with bind(config.server) as listener:
         backend = ProcessBackend(config, builder="streams.engine:build_engine")
-        work = run_server(config, backend, listener)
         if not profile:
-            asyncio.run(work)
+            run(config, backend, listener)
             return
         with cProfile.Profile() as profiler:
-            asyncio.run(work)
+            run(config, backend, listener)
         profiler.dump_stats(profile[0])
 
 

@@ -32,7 +32,9 @@ class CompletionRenderer:
     _plain: TextChunks | None = field(init=False)
 
     def __post_init__(self) -> None:
-        plain = TextChunks(self.wire, self._chunk)
+        plain = TextChunks(
+            self.wire, lambda choice, text: self._chunk(choice, text, stop_reason=None)
+        )
         self._plain = plain if self.telling.is_plain else None
 
     def opening(self) -> list[dict[str, Any]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
 from collections.abc import Callable
 
 from rtp_core.config.schema import EngineConfig
@@ -28,11 +30,22 @@ def serve(config: EngineConfig, progress: Progress | None = None) -> int:
     listener = bind(config.server)
     warn_if_open(config.server)
     with listener:
-        backend = ProcessBackend(config)
-        backend.begin()
-        # Importing the web framework takes a core half a second, in which the engine's process
-        # imports torch on another.
-        from rtp_core.server.serve import run_server
-
-        asyncio.run(run_server(config, backend, listener, progress=progress))
+        run(config, ProcessBackend(config), listener, progress)
     return 0
+
+
+def run(
+    config: EngineConfig,
+    backend: ProcessBackend,
+    listener: socket.socket,
+    progress: Progress | None = None,
+) -> None:
+    """Start the backend and serve on a bound socket, in a process that does nothing else."""
+    backend.begin()
+    # Importing the web framework takes a core half a second, in which the engine's process
+    # imports torch on another.
+    from rtp_core.server.serve import run_server
+
+    # What was imported stays, but every full collection would walk it while all streams wait.
+    gc.freeze()
+    asyncio.run(run_server(config, backend, listener, progress=progress))
