@@ -10,7 +10,7 @@ from collections.abc import Callable
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.process_backend import ProcessBackend
 from rtp_core.server.answer_formats import check_names
-from rtp_core.server.listener import bind, check_tls, warn_if_open
+from rtp_core.server.listener import allow_connections, bind, check_tls, warn_if_open
 from rtp_core.server.tracing import exporter_to
 
 Progress = Callable[[int, int], None]
@@ -29,6 +29,7 @@ def serve(config: EngineConfig, progress: Progress | None = None) -> int:
     check_names(config)
     listener = bind(config.server)
     warn_if_open(config.server)
+    allow_connections()
     with listener:
         run(config, ProcessBackend(config), listener, progress)
     return 0
