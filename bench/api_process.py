@@ -114,7 +114,8 @@ class Bench:
         given, step_s = self._given, self._given.streams / rate
         steps = round((given.seconds + given.warm_up) / step_s)
         where = (self._port, self._pid, given.client_core)
-        one = run(Load(*where, given.streams, step_s, steps, given.warm_up, given.path))
+        ask = (given.path, given.fields)
+        one = run(Load(*where, given.streams, step_s, steps, given.warm_up, *ask))
         print(told(one), flush=True)
         return one
 
@@ -139,6 +140,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--highest", action="store_true", help="look for the highest rate, too")
     parser.add_argument("--path", default="/v1/chat/completions")
+    parser.add_argument("--fields", type=json.loads, default={}, help="JSON that joins the bodies")
     parser.add_argument("--server-core", type=int, default=0)
     parser.add_argument("--client-core", type=int, default=1, help="of client and engine")
     parser.add_argument("--profile", type=Path, help="write a cProfile of the server's loop")

@@ -13,8 +13,9 @@ import select
 import socket
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,10 @@ PATIENCE_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What to ask for: all streams at once, one token each every `step_s`. `pid` is watched."""
+    """What to ask for: all streams at once, one token each every `step_s`.
+
+    `pid` is watched; `fields` join the bodies.
+    """
 
     port: int
     pid: int
@@ -38,6 +42,7 @@ class Load:
     steps: int
     warm_up_s: float
     path: str = "/v1/chat/completions"
+    fields: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,7 @@ class Stream:
         self._tail = b""
         self.socket = socket.create_connection(("127.0.0.1", load.port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        body = {"max_tokens": load.steps, "stream": True, "ignore_eos": True}
+        body = {"max_tokens": load.steps, "stream": True, "ignore_eos": True, **load.fields}
         body["seed"] = round(1e6 * load.step_s)
         if load.path.endswith("chat/completions"):
             body["messages"] = [{"role": "user", "content": f"stream {number}"}]
