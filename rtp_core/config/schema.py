@@ -161,6 +161,16 @@ class ServerConfig(Section):
             low=0,
         ),
     )
+    root_path: str | None = field(
+        default=None,
+        metadata=rule(
+            "Prefix of all paths behind a proxy, as /llm; answered below it and, where the proxy "
+            "takes it off, without.",
+            pattern=r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+",
+            otherwise="write it as /llm: a slash first, none last; letters, digits and . _ ~ -",
+            flag="--root-path",
+        ),
+    )
     ssl_certfile: str | None = field(
         default=None,
         metadata=rule(
