@@ -166,7 +166,7 @@ def _trace(argv: Sequence[str]) -> int:
     )  # fmt: skip
     if not argv or argv[0].startswith("-"):
         if {"-h", "--help"} & set(argv):
-            parser.parse_args(["--help"])
+            parser.parse_args(argv)
         parser.error("FILE is required, before MODEL and flags")
     arguments, config = parse_config(parser, argv[1:])
     from rtp_core.bench.replay import Replay, trace

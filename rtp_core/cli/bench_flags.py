@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from rtp_core.cli.help import EngineParser
 from rtp_core.cli.options import engine_parser
 
 _RIVALS = ("transformers", "llama-cpp-python")
@@ -45,7 +46,7 @@ def positive(unit: str, *, endless: bool = False) -> Callable[[str], float]:
     return parse
 
 
-def parser_of(kind: str, summary: str) -> argparse.ArgumentParser:
+def parser_of(kind: str, summary: str) -> EngineParser:
     """The engine's flags, and those all measurements share."""
     parser = engine_parser(f"bench {kind}", summary)
     group = parser.add_argument_group("measurement")

@@ -71,7 +71,7 @@ class ModelConfig(Section):
     max_model_len: int | None = field(
         default=None,
         metadata=rule(
-            "Longest prompt and answer together, in tokens; unset is what the model was made for.",
+            "Longest prompt and answer together, in tokens; unset is the model's own.",
             low=1,
             flag="--max-model-len",
         ),
