@@ -201,7 +201,8 @@ def _called(action: argparse.Action) -> str:
     if action.choices is not None:
         operand = "|".join(map(str, action.choices))
     more = " ..." if action.nargs == "+" else ""
-    return action.option_strings[-1] + ("" if action.nargs == 0 else f" {operand}{more}")
+    names = ", ".join(action.option_strings)
+    return names if action.nargs == 0 else f"{names} {operand}{more}"
 
 
 def _spelled(section: str, setting: Setting) -> str:
