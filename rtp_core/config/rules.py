@@ -112,7 +112,9 @@ def clean(section: type[Section], key: str, value: Any, source: str = "") -> Any
     items = cleaned if isinstance(cleaned, tuple) else (cleaned,)
     for number, item in enumerate(items):
         if item is not None and not setting.rule.allows(item):
+            near = close_to(item, setting.rule.choices) if isinstance(item, str) else ""
             remedy = setting.rule.otherwise or f"use {setting.rule.bounds}"
+            remedy = f"{near} {remedy}" if near else remedy
             message = f"{_shown(item)} is not allowed{where}"
             raise ConfigError(f"{section.section}.{key}", message, remedy=remedy)
         if item in items[:number]:

@@ -383,7 +383,8 @@ class PDConfig(Section):
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """All sections. ``plugins`` maps plugin name to its raw option table.
+    """All sections. ``plugins`` maps plugin name to its raw option table, ``origins`` the dotted
+    key of each setting that was given to its source in words (a flag, a variable, a file's line).
 
     Built by `rtp_core.config.read`; every section may be overridden by flag, environment
     (``RTP_SECTION__KEY``) or ``--config`` file, in that order of precedence.
@@ -398,6 +399,7 @@ class EngineConfig:
     modality: ModalityConfig = field(default_factory=ModalityConfig)
     pd: PDConfig = field(default_factory=PDConfig)
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
 
 SECTIONS: Mapping[str, type[Section]] = {
