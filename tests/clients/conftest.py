@@ -25,10 +25,22 @@ def service(demo_model, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def program(request, service):
-    """Runs a program of `programs/` in the environment of its client, against the service."""
+    """Programs of a client in its own environment, against the service."""
 
     def made(client: str) -> Program:
         python = environment(client, Path(request.config.rootpath) / ".pytest_cache" / "clients")
         return Program(python, service.url)
 
     return made
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(demo_model, tmp_path_factory) -> Path:
+    """The demo model's tokenizer as the files that clients load."""
+    from rtp_core.loading.checkpoint import open_checkpoint
+    from rtp_core.text.gguf_tokenizer import write_tokenizer
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(open_checkpoint(demo_model).gguf_metadata, folder)
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    return folder

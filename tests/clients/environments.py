@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 HERE = Path(__file__).parent
 INSTALL_S = 900
@@ -43,14 +44,16 @@ class Program:
 def _environment() -> dict[str, str]:
     """Nothing of this tree, no hub, no telemetry."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return {**kept, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "NO_PROXY": "127.0.0.1"}
+    quiet = {"HF_HUB_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "DO_NOT_TRACK": "1"}
+    return {**kept, **quiet}
 
 
 def environment(client: str, cache: Path) -> Path:
     """The interpreter of a client's environment; skips where no package index is reachable.
 
     The list in `requirements/` is complete, so that nothing is resolved and nothing heavy
-    (torch) comes in unasked. A changed list makes a new environment.
+    comes in unasked. A changed list makes a new environment. torch is never installed: what a
+    list lacks is found in the environment of the tests.
     """
     wanted = HERE / "requirements" / f"{client}.txt"
     digest = hashlib.sha256(wanted.read_bytes() + sys.version.encode()).hexdigest()[:12]
@@ -60,6 +63,7 @@ def environment(client: str, cache: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, with_pip=True)
         _install(python, wanted)
+        _see_also(python, Path(torch.__file__).parents[1])
         (folder / "complete").touch()
     return python
 
@@ -73,6 +77,12 @@ def _install(python: Path, wanted: Path) -> None:
     if reachable.returncode != 0:
         pytest.skip(f"no package index is reachable for {wanted.name}")
     raise AssertionError(done.stderr[-3000:])
+
+
+def _see_also(python: Path, packages: Path) -> None:
+    """Packages that the environment lacks are taken from `packages`."""
+    (own,) = python.parents[1].glob("lib/python3*/site-packages")
+    (own / "tests.pth").write_text(f"{packages}\n")
 
 
 def _pip(python: Path, *arguments) -> subprocess.CompletedProcess:

@@ -52,7 +52,10 @@ def agent(chat: ChatOpenAI) -> dict:
 
 async def asynchronous(chat: ChatOpenAI) -> dict[str, str]:
     whole = await chat.ainvoke(ASKED)
-    return {"whole": whole.content, "streamed": "".join([one.text async for one in chat.astream(ASKED)])}
+    return {
+        "whole": whole.content,
+        "streamed": "".join([one.text async for one in chat.astream(ASKED)]),
+    }
 
 
 def main() -> None:
