@@ -1,16 +1,25 @@
-"""`python serve_target.py MODEL_DIR`: the real server around a scripted engine without waits;
-its keys are `first` and `second`, its model thinks and calls tools."""
+"""`python serve_target.py MODEL_DIR`: the real server around a scripted engine that answers at
+once. Its keys are `first` and `second`; it calls tools."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
-from kit import ScriptBackend, settings
+from kit import ScriptBackend, settings  # noqa: E402
 
-from rtp_core.observe.log import open_log
-from rtp_core.server.limits import Limits
-from rtp_core.server.listener import bind
-from rtp_core.server.serve import run_server
+from rtp_core.server.limits import Limits  # noqa: E402
+from rtp_core.server.listener import bind  # noqa: E402
+from rtp_core.server.serve import run_server  # noqa: E402
+
+logging.basicConfig(level=logging.INFO)
+backend = ScriptBackend(Path(sys.argv[1]), ("Hello, world!",), 4)
+config = settings(
+    port=0, api_keys=("first", "second"), tool_call_parser="hermes", enable_auto_tool_choice=True
+)
+limits = Limits(header_timeout_s=2.0, body_timeout_s=2.0, refusal_grace_s=0.2)
+with bind(config.server) as listener:
+    asyncio.run(run_server(config, backend, listener, limits))
