@@ -22,7 +22,10 @@ SMUGGLED = b"GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 def head(*lines, version=b"1.1"):
-    start = b"POST %s HTTP/%s\r\nHost: x\r\nAuthorization: Bearer first\r\n" % (CHAT.encode(), version)
+    start = b"POST %s HTTP/%s\r\nHost: x\r\nAuthorization: Bearer first\r\n" % (
+        CHAT.encode(),
+        version,
+    )
     return start + b"Content-Type: application/json\r\n" + b"".join(lines) + b"\r\n"
 
 

@@ -69,7 +69,9 @@ def run(operation, mode, examples, *, thinned=False, **more):
         if thinned and isinstance(case.body, dict):
             items = list(case.body.items())
             few = dict(items[at : at + 2])
-            case.body = {**few, **GOOD[operation.path]} if at % 2 else {**GOOD[operation.path], **few}
+            case.body = (
+                {**few, **GOOD[operation.path]} if at % 2 else {**GOOD[operation.path], **few}
+            )
         answer = case.call(headers=KEY, timeout=ANSWER_S)
         assert answer.status_code < 500 or answer.status_code == 501, answer.text
         case.validate_response(answer, checks=CHECKS if not thinned else CHECKS[2:])
