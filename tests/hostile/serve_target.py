@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
-from kit import ScriptBackend, settings  # noqa: E402
+from kit import ScriptBackend, settings
 
-from rtp_core.server.limits import Limits  # noqa: E402
-from rtp_core.server.listener import bind  # noqa: E402
-from rtp_core.server.serve import run_server  # noqa: E402
+from rtp_core.server.limits import Limits
+from rtp_core.server.listener import bind
+from rtp_core.server.serve import run_server
 
 logging.basicConfig(level=logging.INFO)
 backend = ScriptBackend(Path(sys.argv[1]), ("Hello, world!",), 4)
