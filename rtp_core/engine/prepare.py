@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rtp_core.api import (
     BuildContext,
+    KVGroup,
     KVStore,
     ModelFamily,
     ModelSpec,
@@ -18,6 +19,7 @@ from rtp_core.engine.budget import expected_budget
 from rtp_core.engine.capacity import CacheBudget, weight_bytes
 from rtp_core.engine.cpu_weights import WeightForm, weight_form
 from rtp_core.engine.devices import pick_device
+from rtp_core.engine.drafters import Drafters, build_drafters
 from rtp_core.engine.model_facts import (
     architecture_name,
     check_quantization,
@@ -49,6 +51,12 @@ class Prepared:
     context: BuildContext
     plan: WeightPlan
     weights: WeightForm
+    drafters: Drafters
+
+    @property
+    def kv_groups(self) -> tuple[KVGroup, ...]:
+        """The model's, then those of drafters."""
+        return self.spec.kv_groups + self.drafters.groups
 
 
 def prepare(
@@ -93,11 +101,23 @@ def prepare(
     spec = dataclasses.replace(spec, fingerprint=f"{checkpoint.content_id}:{weights.name}")
     context = dataclasses.replace(context, limits=limits, model=spec)
     store: KVStore = host.build(Role.KV_STORE, config.kv.store, context)
-    needed = weight_bytes(plan.parameters)
+    drafters = build_drafters(host, config.speculation.methods, context, spec)
+    needed = weight_bytes(plan.parameters) + drafters.memory_bytes
     watch.lap("plan")
-    budget = expected_budget(config, spec, store, limits, needed)
+    budget = expected_budget(config, spec, store, limits, needed, drafters.groups)
     return Prepared(
-        config, checkpoint, host, resolution, spec, family, store, budget, context, plan, weights
+        config,
+        checkpoint,
+        host,
+        resolution,
+        spec,
+        family,
+        store,
+        budget,
+        context,
+        plan,
+        weights,
+        drafters,
     )
 
 

@@ -53,8 +53,11 @@ class Scheduler:
         limits: EngineLimits,
         clock: Clock,
         eos_token_ids: frozenset[int],
+        drafts_hold_blocks: bool = False,
     ) -> None:
+        """`drafts_hold_blocks`: drafters store keys of what they draft, in the cache."""
         self.cache = cache
+        self._drafts_hold_blocks = drafts_hold_blocks
         self._policy = policy
         self._limits = limits
         self._clock = clock
@@ -118,16 +121,41 @@ class Scheduler:
                 self._end(sequence, Ending(FinishReason.ABORT))
 
     def draft_rows(self) -> list[DraftRow]:
-        """Decoding sequences with room for drafts, and how many tokens fit."""
+        """Decoding sequences with room for drafts, and how many tokens fit.
+
+        Where drafters have layers of their own, drafts have blocks before they are made.
+        """
         most = self._limits.max_draft_tokens
         rows: list[DraftRow] = []
         for sequence in self._batch:
-            tokens = sequence.token_ids
-            room = min(most, sequence.limit - len(tokens) - 1)
+            room = min(most, sequence.limit - len(sequence.token_ids) - 1)
             if room > 0 and sequence.decoding:
-                tenant = sequence.request.tenant
-                rows.append(DraftRow(sequence.sequence_id, tokens, room, tenant))
+                room = self._draft_room(sequence, room)
+                if room > 0:
+                    rows.append(self._draft_row(sequence, room))
         return rows
+
+    def _draft_room(self, sequence: Sequence, room: int) -> int:
+        """As many drafts as there are blocks for; nobody gives way to a draft."""
+        if not self._drafts_hold_blocks:
+            return room
+        length = len(sequence.token_ids)
+        while room > 0 and not self.cache.try_grow(sequence.blocks, length + room):
+            room -= 1
+        return room
+
+    def _draft_row(self, sequence: Sequence, room: int) -> DraftRow:
+        request = sequence.request
+        return DraftRow(
+            sequence.sequence_id,
+            sequence.token_ids,
+            room,
+            request.tenant,
+            sequence.blocks.tables if self._drafts_hold_blocks else (),
+            request.sampling,
+            sequence.seed,
+            sequence.choice,
+        )
 
     def set_draft(self, sequence_id: str, draft: Draft) -> None:
         """Verify this draft in the next step; of a tree, its first branch."""
