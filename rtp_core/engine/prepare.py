@@ -28,12 +28,11 @@ from rtp_core.engine.model_facts import (
     run_dtype,
 )
 from rtp_core.engine.model_files import find_checkpoint, weight_plan
+from rtp_core.engine.selection import load_plugins
 from rtp_core.engine.services import MeasuredCosts, MonotonicClock, Stopwatch
 from rtp_core.loading.checkpoint import Checkpoint
-from rtp_core.plugins.discover import discover
 from rtp_core.plugins.host import PluginHost
-from rtp_core.plugins.resolve import Resolution, resolve
-from rtp_core.plugins.wants import wants
+from rtp_core.plugins.resolve import Resolution
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +74,7 @@ def prepare(
     checkpoint = checkpoint or find_checkpoint(config, watch)
     check_quantization(config.model.quantization, checkpoint)
     architecture = architecture_name(checkpoint)
-    manifests = discover()
-    resolution = resolve(
-        wants(config, architecture, device), manifests, frozenset({f"device:{device}"})
-    )
-    host = PluginHost(manifests, config.plugins)
-    host.load(resolution)
+    host, resolution = load_plugins(config, architecture, device)
     watch.lap("plugins")
     dtype = run_dtype(config.model.dtype)
     context = BuildContext(
