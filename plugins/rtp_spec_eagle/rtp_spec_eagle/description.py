@@ -91,6 +91,7 @@ def describe(files: HeadFiles, num_layers: int, layer_ids: str = "auto") -> Desc
         raise ModelError(
             f"{files.name} has no tensor fc.weight", remedy="this is no EAGLE head; use another one"
         )
+    _check_layer(config)
     hidden = config.number("hidden_size")
     heads = config.number("num_attention_heads")
     head_dim = config.number("head_dim", hidden // heads)
@@ -115,6 +116,15 @@ def describe(files: HeadFiles, num_layers: int, layer_ids: str = "auto") -> Desc
         norm_output=config.flag("norm_output"),
         fingerprint=_fingerprint(config),
     )
+
+
+def _check_layer(config: _Config) -> None:
+    """One layer with a silu gate is what there is."""
+    if config.number("num_hidden_layers", 1) != 1:
+        raise config.wrong("num_hidden_layers", config.number("num_hidden_layers"), "1")
+    activation = config.layer.get("hidden_act", "silu")
+    if activation != "silu":
+        raise config.wrong("hidden_act", activation, "silu")
 
 
 def _fingerprint(config: _Config) -> str | None:

@@ -18,10 +18,11 @@ from rtp_core.errors import ConfigError, ModelError
 
 FIELD = "plugins.spec_eagle.head"
 _MOST_CONFIG_BYTES = 1 << 20
+_AGAIN = "download the head again"
 _CONVERT = (
-    'python -c "import torch, safetensors.torch as s; '
-    "t = torch.load('{file}', weights_only=True); "
-    "s.save_file({{k: v.contiguous().clone() for k, v in t.items()}}, '{target}')\""
+    'python -c "from torch import load; from safetensors.torch import save_file; '
+    "t = load('{file}', weights_only=True); "
+    "save_file({{k: v.contiguous().clone() for k, v in t.items()}}, '{target}')\""
 )
 
 
@@ -45,7 +46,9 @@ class HeadFiles:
             with safe_open(file, framework=framework) as opened:
                 return opened.get_tensor(tensor)
         except (SafetensorError, OSError, ValueError) as error:
-            raise ModelError(f"{file}: tensor {tensor} cannot be read: {error}") from error
+            raise ModelError(
+                f"{file}: tensor {tensor} cannot be read: {error}", remedy=_AGAIN
+            ) from error
 
 
 def open_head(path: Path) -> HeadFiles:
@@ -83,22 +86,20 @@ def _header(file: Path) -> dict[str, tuple[int, ...]]:
         with safe_open(file, framework="numpy") as opened:
             return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{file} is not a safetensors file: {error}", remedy="download the head again"
-        ) from error
+        raise ModelError(f"{file} is not a safetensors file: {error}", remedy=_AGAIN) from error
 
 
 def _config(file: Path) -> Mapping[str, Any]:
     try:
         if file.stat().st_size > _MOST_CONFIG_BYTES:
-            raise ModelError(f"{file} is larger than a configuration can be")
+            raise ModelError(f"{file} is larger than a configuration can be", remedy=_AGAIN)
         found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
             FIELD, f"{file} does not exist", remedy="a head is read with its config.json"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{file} cannot be read: {error}") from error
+        raise ModelError(f"{file} cannot be read: {error}", remedy=_AGAIN) from error
     if not isinstance(found, dict):
-        raise ModelError(f"{file} holds no JSON object")
+        raise ModelError(f"{file} holds no JSON object", remedy=_AGAIN)
     return found
