@@ -38,6 +38,7 @@ from rtp_core.kv.cache import KVCache
 from rtp_core.scheduling.admission import expand
 from rtp_core.scheduling.batch import Batch
 from rtp_core.scheduling.counters import SchedulerCounters
+from rtp_core.scheduling.drafting import rows_to_draft
 from rtp_core.scheduling.planning import Planner
 from rtp_core.scheduling.sequence import Ending, Sequence
 from rtp_core.scheduling.waiting import Waiting
@@ -120,42 +121,14 @@ class Scheduler:
             if choice in (None, sequence.choice):
                 self._end(sequence, Ending(FinishReason.ABORT))
 
-    def draft_rows(self) -> list[DraftRow]:
+    def draft_rows(self, *, ahead: bool = False) -> list[DraftRow]:
         """Decoding sequences with room for drafts, and how many tokens fit.
 
-        Where drafters have layers of their own, drafts have blocks before they are made.
+        With `ahead`, those whose next token is being drawn, as if it had been. Where drafters
+        have layers of their own, drafts have blocks before they are made.
         """
-        most = self._limits.max_draft_tokens
-        rows: list[DraftRow] = []
-        for sequence in self._batch:
-            room = min(most, sequence.limit - len(sequence.token_ids) - 1)
-            if room > 0 and sequence.decoding:
-                room = self._draft_room(sequence, room)
-                if room > 0:
-                    rows.append(self._draft_row(sequence, room))
-        return rows
-
-    def _draft_room(self, sequence: Sequence, room: int) -> int:
-        """As many drafts as there are blocks for; nobody gives way to a draft."""
-        if not self._drafts_hold_blocks:
-            return room
-        length = len(sequence.token_ids)
-        while room > 0 and not self.cache.try_grow(sequence.blocks, length + room):
-            room -= 1
-        return room
-
-    def _draft_row(self, sequence: Sequence, room: int) -> DraftRow:
-        request = sequence.request
-        return DraftRow(
-            sequence.sequence_id,
-            sequence.token_ids,
-            room,
-            request.tenant,
-            sequence.blocks.tables if self._drafts_hold_blocks else (),
-            request.sampling,
-            sequence.seed,
-            sequence.choice,
-        )
+        cache = self.cache if self._drafts_hold_blocks and not ahead else None
+        return rows_to_draft(self._batch, self._limits.max_draft_tokens, ahead, cache)
 
     def set_draft(self, sequence_id: str, draft: Draft) -> None:
         """Verify this draft in the next step; of a tree, its first branch."""

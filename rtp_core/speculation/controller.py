@@ -66,6 +66,19 @@ class SpeculationController:
                 self._method[row.sequence_id] = name
         return proposals
 
+    def would_draft(self, rows: Sequence[DraftRow]) -> bool:
+        """Whether anybody has a draft for any of these rows; nothing is counted.
+
+        Who reads states always has: it is not asked before its states are there.
+        """
+        if any(isinstance(one, StateDrafter) for one in self._speculators.values()):
+            return bool(rows)
+        return any(
+            draft.token_ids
+            for name, speculator in list(self._speculators.items())
+            for draft in (self._ask(name, speculator, rows) if rows else ())
+        )
+
     def observe(self, commits: Sequence[Commit]) -> None:
         """Count, and tell the drafters."""
         for commit in commits:
