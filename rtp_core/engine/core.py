@@ -148,6 +148,7 @@ class EngineCore:
     def _collect(self, began: float) -> tuple[TokenEvent, ...]:
         plan, pending = self._in_flight.popleft()
         result = self._finish(plan, pending)
+        self._extend(plan, result)
         events = self._scheduler.commit(plan, result)
         self._observe(plan, result)
         now = time.perf_counter()
@@ -241,11 +242,18 @@ class EngineCore:
             log.exception("step_failed step=%d rows=%d", plan.step_id, len(plan.rows))
             return _failed(plan, error)
 
-    def _observe(self, plan: StepPlan, result: StepResult) -> None:
+    def _extend(self, plan: StepPlan, result: StepResult) -> None:
+        """Drafters hear who left and what was computed before blocks of it are offered."""
         if not self._speculation.active:
             return
         for sequence_id in plan.released:
             self._speculation.release(sequence_id)
+        if result.states is not None:
+            self._speculation.extend(plan, result, result.states)
+
+    def _observe(self, plan: StepPlan, result: StepResult) -> None:
+        if not self._speculation.active:
+            return
         self._speculation.observe(
             [
                 Commit(done.sequence_id, done.token_ids, row.num_drafts, done.num_accepted)
