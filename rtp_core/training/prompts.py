@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import cache
 
 from rtp_core.training.chat_prompts import chat_prompts
 from rtp_core.training.code_prompts import code_prompts
@@ -22,14 +23,22 @@ class Prompts:
     held_out: dict[str, list[str]]
 
 
+@cache
 def make_prompts(seed: int) -> Prompts:
-    """The same for a seed and a version of Python."""
+    """The same for a seed and a version of Python. Not to be changed: it is made once."""
     rng = random.Random(seed)
     chat, chat_held_out = chat_prompts(rng)
     code = code_prompts(rng)
-    train = [(source, one) for source, many in _merged(chat, code.train) for one in many]
+    held_out = dict(_merged(chat_held_out, code.held_out))
+    kept_out = {one for many in held_out.values() for one in many}  # modules share functions
+    train = [
+        (source, one)
+        for source, many in _merged(chat, code.train)
+        for one in many
+        if one not in kept_out
+    ]
     rng.shuffle(train)
-    held_out = {source: _some(many, rng) for source, many in _merged(chat_held_out, code.held_out)}
+    held_out = {source: _some(many, rng) for source, many in held_out.items()}
     return Prompts(train, held_out)
 
 

@@ -28,6 +28,8 @@ def write_head(
     Above `max_shard_bytes` weights are split as Hugging Face splits them, with an index.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.safetensors*"):
+        old.unlink()
     metadata = {"format": "pt", ORIGIN: json.dumps(origin)}
     shards = _shards(files.tensors, max_shard_bytes)
     stem = files.weights_name.removesuffix(".safetensors")
