@@ -14,6 +14,7 @@ import triton
 from triton import language as tl
 
 from rtp_kernels.gpu.launch import enqueue
+from rtp_kernels.gpu.sizes import next_power_of_2
 
 
 @triton.jit
@@ -31,7 +32,7 @@ def embed(token_ids: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """ids int64 or int32 [tokens], all within the table; table [vocab, hidden] contiguous."""
     tokens, columns = token_ids.shape[0], table.shape[1]
     out = torch.empty((tokens, columns), dtype=table.dtype, device=table.device)
-    block = triton.next_power_of_2(columns)
+    block = next_power_of_2(columns)
     kernel: Any = embed_kernel
     enqueue(
         kernel,

@@ -18,6 +18,7 @@ from torch import Tensor
 from triton import language as tl
 
 from rtp_kernels.gpu.launch import enqueue
+from rtp_kernels.gpu.sizes import next_power_of_2
 
 
 def on_device(ids: Sequence[Any] | Tensor, device: torch.device) -> Tensor:
@@ -64,7 +65,7 @@ def move(source: Tensor, target: Tensor, from_ids: Tensor | None, to_ids: Tensor
         *target.stride()[:4],
         TOKENS=tokens,
         DIM=dim,
-        WIDE=triton.next_power_of_2(dim),
+        WIDE=next_power_of_2(dim),
         FROM=from_ids is not None,
         TO=to_ids is not None,
         num_warps=4,

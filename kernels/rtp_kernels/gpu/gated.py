@@ -12,6 +12,7 @@ from triton import language as tl
 
 from rtp_kernels.gpu import pdl
 from rtp_kernels.gpu.launch import launch
+from rtp_kernels.gpu.sizes import ceil_div, next_power_of_2
 
 BLOCK = 2048
 
@@ -50,8 +51,8 @@ def gated_product(both: torch.Tensor, activation: str) -> torch.Tensor:
     """both [rows, 2 * width], gate first, contiguous -> [rows, width] of its dtype."""
     rows, width = both.shape[0], both.shape[1] // 2
     out = torch.empty((rows, width), dtype=both.dtype, device=both.device)
-    block = min(BLOCK, triton.next_power_of_2(width))
-    grid = (rows, triton.cdiv(width, block))
+    block = min(BLOCK, next_power_of_2(width))
+    grid = (rows, ceil_div(width, block))
     constants = {"WIDTH": width, "BLOCK": block, "ACTIVATION": activation}
     launch(gated_product_kernel, grid, both, out, warps=4, **constants)
     return out

@@ -18,6 +18,7 @@ from rtp_kernels.gpu import pdl
 from rtp_kernels.gpu.forms import Gemv
 from rtp_kernels.gpu.gated import activate
 from rtp_kernels.gpu.launch import launch
+from rtp_kernels.gpu.sizes import ceil_div
 
 
 @triton.jit
@@ -157,7 +158,7 @@ def gemv(
     out = torch.empty((1, outputs), dtype=out_dtype or x.dtype, device=x.device)
     launch(
         gemv_kernel,
-        (triton.cdiv(outputs, form.block_n),),
+        (ceil_div(outputs, form.block_n),),
         x.contiguous(),
         norm,
         weight,

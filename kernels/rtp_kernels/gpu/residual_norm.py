@@ -14,6 +14,7 @@ from triton import language as tl
 
 from rtp_kernels.gpu import pdl
 from rtp_kernels.gpu.launch import launch
+from rtp_kernels.gpu.sizes import next_power_of_2
 
 FEW_ROWS = 16
 
@@ -108,7 +109,7 @@ def _launch(
         eps,
         rows,
         COLUMNS=columns,
-        BLOCK=triton.next_power_of_2(columns),
+        BLOCK=next_power_of_2(columns),
         SPLITS=0 if partials is None else partials.shape[0],
         warps=16 if rows <= FEW_ROWS else 8,
     )

@@ -20,6 +20,7 @@ from rtp_kernels.gpu import pdl
 from rtp_kernels.gpu.forms import Swapped
 from rtp_kernels.gpu.gated import activate
 from rtp_kernels.gpu.launch import launch
+from rtp_kernels.gpu.sizes import ceil_div, next_power_of_2
 
 
 @triton.jit
@@ -150,7 +151,7 @@ def swapped_gemm(
     outputs = rows if activation == "none" else rows // 2
     dtype = torch.float32 if form.splits > 1 else out_dtype or x.dtype
     out = torch.empty((form.splits, count, outputs), dtype=dtype, device=x.device)
-    block_m = max(16, triton.next_power_of_2(count))
+    block_m = max(16, next_power_of_2(count))
     x = x.contiguous()
     left, right = x, weight
     if form.tiles:
@@ -159,7 +160,7 @@ def swapped_gemm(
         right = TensorDescriptor(weight, [rows, inputs], [inputs, 1], [form.block_n, form.block_k])
     launch(
         swapped_gemm_kernel,
-        (triton.cdiv(outputs, form.block_n), form.splits),
+        (ceil_div(outputs, form.block_n), form.splits),
         left,
         right,
         weight,

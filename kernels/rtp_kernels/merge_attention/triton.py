@@ -14,6 +14,7 @@ from triton import language as tl
 
 from rtp_kernels.gpu import pdl
 from rtp_kernels.gpu.launch import launch
+from rtp_kernels.gpu.sizes import ceil_div, next_power_of_2
 
 _ROWS = 16
 _NOTHING = tl.constexpr(-1e30)
@@ -31,7 +32,7 @@ def merge_attention(parts: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
         return out, total
     launch(
         merge_rows,
-        (triton.cdiv(rows, _ROWS),),
+        (ceil_div(rows, _ROWS),),
         parts,
         lse,
         out,
@@ -39,7 +40,7 @@ def merge_attention(parts: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
         rows,
         count,
         DIM=dim,
-        WIDE=triton.next_power_of_2(dim),
+        WIDE=next_power_of_2(dim),
         ROWS=_ROWS,
         warps=4,
     )

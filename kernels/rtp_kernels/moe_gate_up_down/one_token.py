@@ -18,6 +18,7 @@ from triton import language as tl
 from rtp_kernels.gpu import pdl
 from rtp_kernels.gpu.gated import activate
 from rtp_kernels.gpu.launch import launch
+from rtp_kernels.gpu.sizes import ceil_div, next_power_of_2
 from rtp_kernels.moe_gate_up_down.routing import Choices
 
 _GATED_ELEMENTS, _ELEMENTS = 4096, 8192
@@ -120,10 +121,10 @@ def gate_up(
     """x [1, hidden], weight [experts, 2 * width, hidden] -> [top_k, width]."""
     _, rows, columns = weight.shape
     outputs, top_k = rows // 2, choices.experts.shape[1]
-    block_k = min(2048, triton.next_power_of_2(columns))
-    block_n = max(1, min(_GATED_ELEMENTS // block_k, triton.next_power_of_2(outputs)))
+    block_k = min(2048, next_power_of_2(columns))
+    block_n = max(1, min(_GATED_ELEMENTS // block_k, next_power_of_2(outputs)))
     out = torch.empty((top_k, outputs), dtype=x.dtype, device=x.device)
-    grid = (triton.cdiv(outputs, block_n), top_k)
+    grid = (ceil_div(outputs, block_n), top_k)
     given = (x, norm, weight, choices.experts, out, eps)
     constants = {"OUTPUTS": outputs, "COLUMNS": columns, "BLOCK_N": block_n, "BLOCK_K": block_k}
     launch(gate_up_kernel, grid, *given, warps=_WARPS, **constants)
@@ -136,13 +137,13 @@ def down(
     """hidden [top_k, width], weight [experts, hidden, width] -> residual + sum, [1, hidden]."""
     _, outputs, columns = weight.shape
     top_k = hidden.shape[0]
-    wide = triton.next_power_of_2(top_k)
-    block_k = min(256, triton.next_power_of_2(columns))
-    block_n = max(1, min(_ELEMENTS // (wide * block_k), triton.next_power_of_2(outputs)))
+    wide = next_power_of_2(top_k)
+    block_k = min(256, next_power_of_2(columns))
+    block_n = max(1, min(_ELEMENTS // (wide * block_k), next_power_of_2(outputs)))
     out = torch.empty_like(residual)
     launch(
         down_kernel,
-        (triton.cdiv(outputs, block_n),),
+        (ceil_div(outputs, block_n),),
         hidden,
         weight,
         choices.experts,

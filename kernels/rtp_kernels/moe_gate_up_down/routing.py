@@ -22,6 +22,7 @@ from triton import language as tl
 
 from rtp_kernels.gpu import pdl
 from rtp_kernels.gpu.launch import launch
+from rtp_kernels.gpu.sizes import ceil_div, next_power_of_2
 
 _ELEMENTS = 8192
 """Of the (token, expert) matrix that one program sorts alone."""
@@ -236,7 +237,7 @@ def choose(logits: torch.Tensor, top_k: int, normalize: bool) -> Choices:
     experts = torch.empty((tokens, top_k), dtype=torch.int32, device=logits.device)
     shares = torch.empty((tokens, top_k), dtype=torch.float32, device=logits.device)
     rows = rows_of_choice(number, tokens)
-    grid = (triton.cdiv(tokens, rows),)
+    grid = (ceil_div(tokens, rows),)
     constants = _constants(logits, rows, top_k, normalize)
     launch(choose_kernel, grid, logits, experts, shares, None, None, tokens, warps=4, **constants)
     return Choices(experts, shares)
@@ -252,7 +253,7 @@ def route(logits: torch.Tensor, top_k: int, normalize: bool, block_m: int) -> Ro
     table = torch.empty((1 + most, ENTRY), dtype=torch.int32, device=logits.device)
     routing = Routing(order, shares, table, most, block_m)
     if tokens <= _most_alone(experts):
-        constants = _constants(logits, triton.next_power_of_2(tokens), top_k, normalize)
+        constants = _constants(logits, next_power_of_2(tokens), top_k, normalize)
         given = (logits, order, shares, table, tokens)
         launch(sort_few_kernel, (1,), *given, BLOCK_M=block_m, warps=8, **constants)
     else:
@@ -262,8 +263,8 @@ def route(logits: torch.Tensor, top_k: int, normalize: bool, block_m: int) -> Ro
 
 def _sort_many(logits: torch.Tensor, top_k: int, normalize: bool, routing: Routing) -> None:
     _, tokens, number = logits.shape
-    rows, wide = rows_of_choice(number, tokens), triton.next_power_of_2(number)
-    blocks, pairs = triton.cdiv(tokens, rows), tokens * top_k
+    rows, wide = rows_of_choice(number, tokens), next_power_of_2(number)
+    blocks, pairs = ceil_div(tokens, rows), tokens * top_k
     experts, ranks = torch.empty((2, pairs), dtype=torch.int32, device=logits.device)
     counts, offsets = torch.empty((2, blocks, number), dtype=torch.int32, device=logits.device)
     given = (logits, experts, routing.shares, ranks, counts, tokens)
@@ -273,7 +274,7 @@ def _sort_many(logits: torch.Tensor, top_k: int, normalize: bool, routing: Routi
     given = (counts, offsets, routing.table, blocks)
     launch(scan_kernel, (1,), *given, BLOCK_M=routing.block_m, warps=8, **constants)
     share = rows * top_k
-    constants = {"EXPERTS": number, "PAIRS": share, "BLOCK": triton.next_power_of_2(share)}
+    constants = {"EXPERTS": number, "PAIRS": share, "BLOCK": next_power_of_2(share)}
     given = (experts, ranks, offsets, routing.order, pairs)
     launch(place_kernel, (blocks,), *given, warps=4, **constants)
 
@@ -282,18 +283,18 @@ def rows_of_choice(experts: int, tokens: int) -> int:
     """Tokens whose experts one program chooses."""
     alone = _most_alone(experts)
     most = alone if tokens <= alone else max(1, alone // 2)
-    return min(most, triton.next_power_of_2(tokens))
+    return min(most, next_power_of_2(tokens))
 
 
 def _most_alone(experts: int) -> int:
-    return max(1, _ELEMENTS // triton.next_power_of_2(experts))
+    return max(1, _ELEMENTS // next_power_of_2(experts))
 
 
 def _constants(logits: torch.Tensor, rows: int, top_k: int, normalize: bool) -> dict[str, int]:
     parts, _, experts = logits.shape
     return {
         "EXPERTS": experts,
-        "BLOCK": triton.next_power_of_2(experts),
+        "BLOCK": next_power_of_2(experts),
         "ROWS": rows,
         "TOP_K": top_k,
         "SPLITS": parts,

@@ -20,6 +20,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from rtp_kernels.gpu import pdl
 from rtp_kernels.gpu.gated import activate
 from rtp_kernels.gpu.launch import launch
+from rtp_kernels.gpu.sizes import ceil_div
 from rtp_kernels.moe_gate_up_down.forms import WIDE, Tile
 from rtp_kernels.moe_gate_up_down.routing import Routing
 
@@ -178,7 +179,7 @@ def _launch(
     block = [tile.block_n, tile.block_k]
     launch(
         expert_product_kernel,
-        (triton.cdiv(outputs, tile.block_n), routing.tiles),
+        (ceil_div(outputs, tile.block_n), routing.tiles),
         x,
         TensorDescriptor(flat, list(flat.shape), [inputs, 1], block) if tile.tiles else flat,
         routing.order,

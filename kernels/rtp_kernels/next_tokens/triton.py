@@ -11,6 +11,7 @@ import triton
 from triton import language as tl
 
 from rtp_kernels.gpu.launch import enqueue
+from rtp_kernels.gpu.sizes import ceil_div
 
 BLOCK = 128
 
@@ -31,7 +32,7 @@ def next_tokens(token_ids: torch.Tensor, slots: torch.Tensor, last: torch.Tensor
     num_rows = token_ids.shape[0]
     enqueue(
         _next_tokens,
-        (triton.cdiv(num_rows, BLOCK),),
+        (ceil_div(num_rows, BLOCK),),
         token_ids,
         slots,
         last,

@@ -19,6 +19,7 @@ from triton import language as tl
 
 from rtp_kernels.gpu import pdl
 from rtp_kernels.gpu.launch import launch
+from rtp_kernels.gpu.sizes import ceil_div, next_power_of_2
 from rtp_kernels.paged_attention.choice import RaggedChoice, choose_ragged
 from rtp_kernels.paged_attention.heads import (
     NEVER,
@@ -64,7 +65,7 @@ def store(
     q_norm, k_norm, eps = norms or (qkv, qkv, 0.0)
     launch(
         store_heads,
-        (tokens, triton.cdiv(heads + 2 * kv_heads, _HEADS)),
+        (tokens, ceil_div(heads + 2 * kv_heads, _HEADS)),
         qkv,
         q_norm,
         k_norm,
@@ -82,7 +83,7 @@ def store(
         HEADS=heads,
         KV_HEADS=kv_heads,
         DIM=dim,
-        HALF=triton.next_power_of_2(dim) // 2,
+        HALF=next_power_of_2(dim) // 2,
         PAGE=geometry.block_size,
         ROTARY=tables.rotary.shape[1],
         CHUNK=_HEADS,
@@ -122,7 +123,7 @@ def ragged(
     if not tokens or not max_new:
         return out
     picked = choice or choose_ragged(geometry)
-    blocks = triton.cdiv(tokens * geometry.group, picked.block) + len(tables.lengths)
+    blocks = ceil_div(tokens * geometry.group, picked.block) + len(tables.lengths)
     launch(
         attend_rows,
         (kv_heads, blocks),

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from triton import cdiv, next_power_of_2
 
 from rtp_kernels.gpu.launch import enqueue
+from rtp_kernels.gpu.sizes import ceil_div, next_power_of_2
 from rtp_kernels.sampling.drafts import accept, expand
 from rtp_kernels.sampling.ranking import rank
 from rtp_kernels.sampling.search import search
@@ -94,10 +94,10 @@ class _Tiles:
 
     def __init__(self, rows: int, vocab_size: int, device: torch.device, *, listed: bool) -> None:
         self.size, self.group = _cut(rows, vocab_size)
-        self.number = cdiv(vocab_size, self.size)
+        self.number = ceil_div(vocab_size, self.size)
         self.padded = next_power_of_2(self.number)
         self.each = self.size // self.group
-        cells = cdiv(rows * self.number, 4) * 4  # each part begins at a multiple of 16 bytes
+        cells = ceil_div(rows * self.number, 4) * 4  # each part begins at a multiple of 16 bytes
         reals = torch.empty(3 + self.each, cells, device=device)
         self.best, self.raw_best, self.mass = reals[:3].unbind(0)
         self.group_best = reals[3:]
@@ -158,7 +158,7 @@ def verify(
     sequences, number = drafts.shape
     total = sequences * (1 + number)
     row_slots, row_positions = torch.empty(
-        2, cdiv(total, 4) * 4, dtype=torch.int32, device=logits.device
+        2, ceil_div(total, 4) * 4, dtype=torch.int32, device=logits.device
     )[:, :total]
     history = torch.empty(total, number, dtype=torch.int32, device=logits.device)
     tree = parents is not None
@@ -293,7 +293,7 @@ def _list(
         num_warps=8,
     )  # fmt: skip
     span = 1 if count < FEW_ROWS else SPAN
-    enqueue(gather, (cdiv(tiles.number, span), count),
+    enqueue(gather, (ceil_div(tiles.number, span), count),
         *inputs, tiles.best, tiles.floors, tiles.found, tiles.kept, tiles.kept_id, tiles.number,
         slots.vocab_size, **shape, SPAN=span, RAW=wanted > 0, ROOM=ROOM, num_warps=8,
         **_EXACT,

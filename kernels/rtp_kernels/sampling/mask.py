@@ -10,6 +10,8 @@ import torch
 import triton
 from triton import language as tl
 
+from rtp_kernels.gpu.sizes import ceil_div
+
 _TILE = 2048
 
 
@@ -39,7 +41,7 @@ def apply_masks(
             f"masks of {masks.shape[1]} words and {len(places)} places for {rows} rows of "
             f"{vocab_size} tokens"
         )
-    bar[(triton.cdiv(vocab_size, _TILE), rows)](
+    bar[(ceil_div(vocab_size, _TILE), rows)](
         logits, logits.stride(0), masks, masks.stride(0), places, vocab_size, TILE=_TILE,
         num_warps=4,
     )  # fmt: skip

@@ -10,6 +10,7 @@ from triton import language as tl
 
 from rtp_kernels.gpu import pdl
 from rtp_kernels.gpu.launch import launch
+from rtp_kernels.gpu.sizes import ceil_div
 
 BLOCK = 4096
 
@@ -36,7 +37,7 @@ def soft_cap(x: torch.Tensor, cap: float) -> torch.Tensor:
     """A new tensor of x's shape and dtype."""
     x = x.contiguous()
     out = torch.empty_like(x)
-    grid = (triton.cdiv(x.numel(), BLOCK),)
+    grid = (ceil_div(x.numel(), BLOCK),)
     launch(soft_cap_kernel, grid, x, out, float(cap), x.numel(), warps=4, BLOCK=BLOCK)
     return out
 
