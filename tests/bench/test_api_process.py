@@ -14,7 +14,7 @@ BENCH = Path(__file__).parents[2] / "bench" / "api_process.py"
 def test_no_token_is_lost(tmp_path):
     report = tmp_path / "report.json"
     command = [
-        sys.executable, str(BENCH), "--streams", "8", "--rate", "400", "--seconds", "0.5",
+        sys.executable, str(BENCH), "--streams", "8", "--rate", "400", "--seconds", "4",
         "--warm-up", "0.2", "--repeats", "1", "--json", str(report),
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
