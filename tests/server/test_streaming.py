@@ -8,6 +8,7 @@ import socket
 from types import SimpleNamespace
 
 import httpx
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +60,7 @@ options = st.none() | st.builds(
 )
 
 
+@hypothesis.settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 1), deltas), max_size=6),
     options,

@@ -80,14 +80,6 @@ def soak(model: Path, folder: Path, seconds: float, seed: int = 0) -> Findings:
     log = (folder / "log").read_text()
     kinds = check(crowd.endings, log, metrics, stats)
     rate = stats["generation_tokens"] / seconds
-    print(
-        "blocks",
-        stats["num_blocks"],
-        stats["num_steps"],
-        stats["finished"],
-        stats["prefix_hits"],
-        stats["prefix_queries"],
-    )
     return Findings(kinds, rate, stats["preemptions"], api, engine)
 
 
