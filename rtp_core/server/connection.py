@@ -1,4 +1,5 @@
-"""uvicorn's h11 connection with what it lacks: bounds on headers, one error shape, abort.
+"""uvicorn's h11 connection with what it lacks: bounds on headers, one error shape, abort, and
+no tolerance for requests whose end two readers could see in two places.
 
 uvicorn answers malformed requests in plain text and waits for ever for headers; an ASGI
 application cannot cut a connection whose client has stopped reading, and pays for each piece of
@@ -32,11 +33,28 @@ def connection_class(limits: Limits) -> type[H11Protocol]:
     return Connection
 
 
+class _Strict(h11.Connection):
+    """RFC 9112, 6.1: a length beside a transfer coding, or a coding in HTTP/1.0, is how one
+    request is smuggled inside another past a proxy."""
+
+    def next_event(self) -> Any:
+        """As h11; such a request is not one."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            names = {name for name, _ in event.headers}
+            if b"transfer-encoding" in names and (
+                b"content-length" in names or event.http_version < b"1.1"
+            ):
+                raise h11.RemoteProtocolError("ambiguous length of the body")
+        return event
+
+
 class _Connection(H11Protocol):
     header_timeout_s = 0.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.conn = _Strict(h11.SERVER, self.config.h11_max_incomplete_event_size or 2**16)
         self._header_timer: asyncio.TimerHandle | None = None
         self._refused = False
 

@@ -150,6 +150,8 @@ async def unless_gone(work: Coroutine[Any, Any, None], incoming: Incoming) -> No
         working.cancel()
         watching.cancel()
         await asyncio.gather(working, watching, return_exceptions=True)
+        # A task's exception holds this frame: the body would wait for the garbage collector.
+        del working, watching
 
 
 def check_media_type(call: Call) -> None:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.types import Scope, Send
@@ -33,6 +34,7 @@ class Call:
     headers: Mapping[str, str]
     path_params: Mapping[str, str]
     lease: BodyLease
+    query: Mapping[str, str] = field(default_factory=dict)
     tenant: str = ""
     body: bytes = b""
     booked: bool = False
@@ -98,6 +100,7 @@ def open_call(scope: Scope, lease: BodyLease) -> Call:
         headers=headers,
         path_params=scope.get("path_params", {}),
         lease=lease,
+        query=dict(parse_qsl(scope["query_string"].decode("latin-1"))),
     )
 
 

@@ -11,6 +11,7 @@ from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.process_backend import ProcessBackend
 from rtp_core.server.answer_formats import check_names
 from rtp_core.server.listener import allow_connections, bind, check_tls, warn_if_open
+from rtp_core.server.root_path import check_root_path
 from rtp_core.server.tracing import exporter_to
 
 Progress = Callable[[int, int], None]
@@ -24,6 +25,7 @@ def serve(config: EngineConfig, progress: Progress | None = None) -> int:
     that kept the port from being bound or the engine from starting.
     """
     check_tls(config.server)
+    check_root_path(config.server)
     if config.server.otlp_traces_endpoint is not None:
         exporter_to(config.server.otlp_traces_endpoint).shutdown()
     check_names(config)
