@@ -93,7 +93,7 @@ def test_twenty_seconds(demo_model, tmp_path):
 @pytest.mark.timeout(900)
 def test_ten_minutes(demo_model, tmp_path):
     findings = soak(demo_model, tmp_path, 600)
-    assert findings.kinds["done"] > 500, findings
+    assert findings.kinds["done"] > 200, findings
     assert findings.kinds["deadline_exceeded"], findings
     assert findings.server.growth_mb() < GROWTH_MB, findings
     assert findings.engine.growth_mb() < GROWTH_MB, findings
