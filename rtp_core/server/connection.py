@@ -141,11 +141,12 @@ class _BodyChannel:
 
     def write(self, data: bytes) -> None:
         connection = self._connection
-        if not data or connection.cycle.disconnected:
+        transport = connection.transport
+        if not data or transport.is_closing():
             return
         if connection.conn.their_http_version == b"1.1":
             data = b"%x\r\n%b\r\n" % (len(data), data)
-        connection.transport.write(data)
+        transport.write(data)
 
     async def drain(self) -> None:
         await self._connection.flow.drain()

@@ -110,7 +110,7 @@ class Generation:
 
     def fail(self, error: RequestError | ClientGone) -> None:
         """End every choice with `error`."""
-        if self._failure is None and self._num_open:
+        if self._failure is None and not self._over.is_set():
             self._failure = error
             for task in self._tasks:
                 task.cancel()
@@ -192,16 +192,13 @@ class Generation:
         self.account.reasoning_tokens += delta.num_reasoning
         if delta.finish_reason is not None:
             self.account.ended(piece.choice, delta.finish_reason, event.timing)
+            self._num_open -= 1
         sink = self._sink
         sink.take(piece)
-        if not self._begun.is_set():
-            self._begun.set()
-        if delta.finish_reason is not None:
-            self._num_open -= 1
-            if self._num_open == 0:
-                self._over.set()
-                return
-        if sink.full:
+        self._begun.set()
+        if self._num_open == 0:
+            self._over.set()
+        elif sink.full:
             await sink.drain()
 
 

@@ -25,11 +25,14 @@ class StopStrings:
     def __init__(self, stops: Sequence[str], *, include: bool = False) -> None:
         self._stops = tuple(stops)
         self._include = include
+        self._starts = frozenset(stop[0] for stop in stops)
         self._longest = max(map(len, stops), default=0)
         self._held = ""
 
     def feed(self, text: str, *, armed: bool = True) -> StopResult:
         """Take more text; while not `armed`, a stop string completed by it does not count."""
+        if not self._held and self._starts.isdisjoint(text):
+            return StopResult(text)
         whole = self._held + text
         match = self._first(whole) if armed else None
         if match is not None:

@@ -7,6 +7,8 @@ import json
 import socket
 from types import SimpleNamespace
 
+import httpx
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,6 +60,7 @@ options = st.none() | st.builds(
 )
 
 
+@hypothesis.settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 1), deltas), max_size=6),
     options,
@@ -153,22 +156,40 @@ def test_a_client_that_pauses_gets_all_of_it(server):
             assert text_of(events_of(unchunked(body))) == expected()
 
 
-def test_a_bug_in_the_middle_of_a_stream_is_its_last_event(server, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    ("breaks", "said"),
+    [
+        (lambda delta: delta.text == "e", "grüß"),
+        (lambda delta: delta.finish_reason is not None, expected()[:-1]),
+    ],
+)
+def test_a_bug_in_the_middle_of_a_stream_is_its_last_event(
+    server, monkeypatch, caplog, breaks, said
+):
     whole = ChatRenderer.frame
 
     def broken(self, piece):
-        if piece.delta.text == "e":
+        if breaks(piece.delta):
             raise ZeroDivisionError
         return whole(self, piece)
 
+    ended = num_ended(server)
     monkeypatch.setattr(ChatRenderer, "frame", broken)
     with ask(server, b"1.1") as connection:
         _, body = read(connection, b"\r\n0\r\n\r\n")
     *before, error = events_of(unchunked(body))
-    assert text_of(before) == "grüß"
+    assert text_of(before) == said
     assert error["error"]["type"] == "server_error"
     assert "generation_failed" in caplog.text
     wait_for(lambda: not server.backend.live)
+    wait_for(lambda: num_ended(server) == ended + 1)
+
+
+def num_ended(server):
+    """Choices that the metrics count as ended."""
+    page = httpx.get(f"{server.url}/metrics").text
+    lines = [one for one in page.splitlines() if one.startswith("rtp:request_success_total")]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
 async def test_pieces_before_the_stream_begins_are_bounded_and_kept(client, backend):
