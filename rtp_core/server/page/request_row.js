@@ -54,6 +54,7 @@ export class RequestRow {
     PHASES.forEach((name, place) => {
       setShare(this.parts[place], scale ? (found[name] ?? 0) / scale : 0);
     });
+    this.bar.classList.toggle("beyond", this.request.e2e_s > scale);
     const text = Object.entries(found)
       .map(([name, seconds]) => `${name} ${duration(seconds)}`)
       .join(", ");
