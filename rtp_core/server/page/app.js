@@ -39,7 +39,8 @@ function show(report) {
 
 // Nothing is drawn while the panel is hidden. A lost server leaves its last numbers in place.
 function drawPanel() {
-  if (!last.stats || last.phase === "unreachable" || panel.hidden) return;
+  const early = last.phase === "loading" && !last.effective; // its zeros say nothing
+  if (!last.stats || early || last.phase === "unreachable" || panel.hidden) return;
   // First filled, then shown: nothing moves under the reader's eyes.
   dashboard.update(last);
   dashboard.show();

@@ -6,7 +6,7 @@ import { el, renderOnChange } from "./dom.js";
 import { count, percent, ratio } from "./format.js";
 import { isRunning } from "./records.js";
 
-const COLUMNS = ["Method", "Drafts", "Drafted", "Accepted", "Rate", "Tokens/step"];
+const COLUMNS = ["Method", "Drafts", "Drafted", "Accepted", "Rate", "Per step"];
 
 /** Card of speculation as a whole, by method, and of what running requests use now. */
 export class SpeculationCard {
