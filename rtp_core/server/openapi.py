@@ -46,12 +46,13 @@ _PROMPT = {
 }
 
 
-def openapi(table: Sequence[Operation]) -> Operation:
+def openapi(table: Sequence[Operation], root_path: str | None = None) -> Operation:
     """Described when first asked for: schemas take longer than all the rest of the start."""
 
     @functools.cache
     def described() -> Reply:
-        return Reply.json(document([*table, operation]))
+        servers = {"servers": [{"url": root_path}]} if root_path else {}
+        return Reply.json(document([*table, operation]) | servers)
 
     async def describe(call: Call) -> Reply:
         return described()
