@@ -37,7 +37,7 @@ export function final(stats, state) {
 }
 
 function draftText({ method, acceptance }) {
-  return acceptance == null ? method : `${method} ${percent(acceptance)}`;
+  return acceptance === null ? method : `${method} ${percent(acceptance)}`;
 }
 
 function number(name, value, help = null) {

@@ -3,7 +3,7 @@
 import { stack } from "./bars.js";
 import { Chart } from "./charts.js";
 import { el, renderOnChange } from "./dom.js";
-import { count, percent, ratio } from "./format.js";
+import { count, duration, percent, ratio } from "./format.js";
 import { isRunning } from "./records.js";
 
 const COLUMNS = ["Method", "Drafts", "Drafted", "Accepted", "Rate", "Per step"];
@@ -39,8 +39,9 @@ export class SpeculationCard {
 }
 
 /** {name: {drafts, draft_tokens, accepted_tokens}}; what a server does not count is missing. */
-function methodsOf({ speculation, engine = {} }) {
-  if (speculation?.methods) return speculation.methods;
+function methodsOf({ engine = {} }) {
+  const { spec_methods: methods = {} } = engine;
+  if (Object.keys(methods).length) return methods;
   const accepted = Object.entries(engine.spec_method_tokens ?? {});
   if (accepted.length !== 1) {
     return Object.fromEntries(accepted.map(([name, tokens]) => [name, { accepted_tokens: tokens }]));
@@ -63,7 +64,15 @@ function working(engine, methods) {
     stack([{ value: accepted, tone: 2 }], drafted, text),
     gain ? el("p", { class: "reason" }, gainText(gain, accepted, made)) : "",
     table(methods),
+    el("p", { class: "reason" }, costText(engine, methods)),
   ];
+}
+
+// Drafting is not free; a server that times it lets the reader judge.
+function costText({ step_seconds: steps }, methods) {
+  const seconds = Object.values(methods).reduce((sum, one) => sum + (one.seconds ?? 0), 0);
+  if (!seconds) return "";
+  return `Drafting itself took ${duration(seconds)}, ${percent(ratio(seconds, steps))} of the time of all steps.`;
 }
 
 function gainText(gain, accepted, made) {
@@ -88,21 +97,34 @@ function methodRow(name, { drafts, draft_tokens: drafted, accepted_tokens: accep
 }
 
 function nowText(running) {
-  const told = running.filter(({ speculation }) => speculation?.method);
+  const told = running.map(draftsOf).filter(Boolean);
   if (!told.length) return "";
   const counts = new Map();
-  for (const { speculation } of told) {
-    counts.set(speculation.method, (counts.get(speculation.method) ?? 0) + 1);
-  }
+  for (const { method } of told) counts.set(method, (counts.get(method) ?? 0) + 1);
   const parts = [...counts].map(([method, number]) => `${method} for ${count(number)}`);
   return `Running requests: ${parts.join(", ")}.`;
 }
 
-/** "ngram, 4 ahead, 62 %" of {method, k, acceptance}. */
-export function shortly({ method, k, acceptance }) {
-  const ahead = k == null ? "" : `, ${count(k)} ahead`;
-  const rate = acceptance == null ? "" : `, ${percent(acceptance)}`;
-  return `${method}${ahead}${rate}`;
+/**
+ * What drafts did for a request, as {method, ahead, acceptance}: from its counts, or from the
+ * `k` and `acceptance` of one that still runs. Null when nothing was drafted for it.
+ */
+export function draftsOf({ speculation }) {
+  if (!speculation?.method) return null;
+  const { method, drafts, draft_tokens: drafted, accepted_tokens: accepted } = speculation;
+  return {
+    method,
+    ahead: speculation.k ?? ratio(drafted, drafts),
+    acceptance: speculation.acceptance ?? ratio(accepted, drafted),
+  };
+}
+
+/** "ngram, 3.9 ahead, 62 %". */
+export function shortly({ method, ahead, acceptance }) {
+  const parts = [method];
+  if (ahead !== null) parts.push(`${Number(ahead.toFixed(1))} ahead`);
+  if (acceptance !== null) parts.push(percent(acceptance));
+  return parts.join(", ");
 }
 
 function idle(features) {
