@@ -19,6 +19,13 @@ DROP = """([target, name, type, bytes]) => {
     document.querySelector(target).dispatchEvent(new DragEvent(kind, options));
   }
 }"""
+SMALL_STORAGE = """() => {
+  const store = Storage.prototype.setItem;
+  Storage.prototype.setItem = function (name, value) {
+    if (value.length > 100_000) throw new DOMException("full", "QuotaExceededError");
+    store.call(this, name, value);
+  };
+}"""
 PASTE = """([bytes]) => {
   const clipboardData = new DataTransfer();
   clipboardData.items.add(new File([new Uint8Array(bytes)], "shot.gif", { type: "image/gif" }));
@@ -150,8 +157,8 @@ def test_an_edited_message_keeps_its_images(page, stub):
 
 
 def test_images_too_large_to_remember_do_not_cost_the_conversation(page):
-    large = GIF + bytes(6 * 2**20)
-    page.set_input_files("#attach-field", [picked("large.gif", content=large)])
+    page.evaluate(SMALL_STORAGE)
+    page.set_input_files("#attach-field", [picked("large.gif", content=GIF + bytes(99_000))])
     page.wait_for_selector("#attachments img")
     ask(page, "Look")
     wait_state(page, "done")
