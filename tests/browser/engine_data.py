@@ -142,7 +142,7 @@ def engine() -> dict[str, Any]:
 
 
 def method(drafts: int, drafted: int, accepted: int, **more: float) -> dict[str, float]:
-    """What drafts of a method, or for a request, came to."""
+    """What drafts of a method came to."""
     return {"drafts": drafts, "draft_tokens": drafted, "accepted_tokens": accepted, **more}
 
 
@@ -195,7 +195,7 @@ def _request(now: float, place: int) -> dict[str, Any]:
         "finish_reason": "length" if place % 6 == 5 else "stop",
         "started_unix_s": now - 9 * place - 3,
         "state": "done",
-        "speculation": {"method": "ngram", **method(10, 39, 15)},
+        "speculation": {"method": "ngram", "k": 3.9, "acceptance": 15 / 39},
     }
 
 
@@ -208,7 +208,7 @@ def running(now: float) -> list[dict[str, Any]]:
     """Requests that have not ended: one waits for its first token."""
     live: dict[str, Any] = {"status": 0, "queue_s": None, "finish_reason": None}
     waits = {**live, "id": "chatcmpl-waiting", "state": "waiting", "ttft_s": None, "e2e_s": 0.4}
-    live["speculation"] = {"method": "ngram", "k": 4, "acceptance": 0.3}
+    live["speculation"] = None  # counted when it has ended
     writes = {**live, "id": "chatcmpl-writing", "state": "decode", "ttft_s": 0.31, "e2e_s": 1.9}
     return [
         {**_request(now, 0), **waits, "completion_tokens": 0, "started_unix_s": now - 0.4},

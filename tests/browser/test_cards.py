@@ -115,7 +115,7 @@ def test_speculation_is_told_as_a_gain_and_by_method(page):
         "suffix\t4,300\t17,200\t5,500\t32 %\t2.28",
     ]
     assert "Drafting itself took 9.60 s, 0.8 % of the time of all steps." in said
-    assert "Running requests: ngram for 2." in said
+    assert "Best drafter of the last 30 requests: ngram for 30." in said
 
 
 def test_a_server_that_counts_less_by_method_shows_what_it_counts(open_page, stub):

@@ -5,7 +5,6 @@ import { generate } from "./generation.js";
 import { Reply, UserMessage } from "./message.js";
 import { Painter } from "./painter.js";
 import { SettingsSheet } from "./settings.js";
-import { draftsOf } from "./speculation.js";
 import { ContextMeter } from "./context.js";
 import { setText } from "./dom.js";
 
@@ -58,9 +57,9 @@ export class Chat {
   noteDrafts(requests) {
     const reply = this.conversation.messages.at(-1);
     if (!reply?.stats?.id) return;
-    const drafts = draftsOf(requests.find(({ id }) => id === reply.stats.id) ?? {});
-    if (!drafts || drafts.acceptance === reply.stats.drafts?.acceptance) return;
-    reply.stats.drafts = drafts;
+    const { speculation } = requests.find(({ id }) => id === reply.stats.id) ?? {};
+    if (!speculation || speculation.acceptance === reply.stats.drafts?.acceptance) return;
+    reply.stats.drafts = speculation;
     this.views.get(reply)?.refresh();
   }
 

@@ -3,7 +3,7 @@
 import { el, renderOnChange, setShare, setText } from "./dom.js";
 import { clock, count, duration, rate } from "./format.js";
 import { isRunning } from "./records.js";
-import { draftsOf, shortly } from "./speculation.js";
+import { shortly } from "./speculation.js";
 
 const LEFT = 499; // the client stopped the answer, which is no failure
 const PHASES = ["waiting", "queued", "prefill", "decode"];
@@ -99,8 +99,7 @@ function factsOf(request) {
     facts.push(["Decode", `${duration(found.decode)} for ${count(made)} tokens${speed}`]);
   }
   if (cached) facts.push(["Cached", `${count(cached)} of ${count(prompt)} prompt tokens`]);
-  const drafts = draftsOf(request);
-  if (drafts) facts.push(["Drafts", shortly(drafts)]);
+  if (request.speculation) facts.push(["Drafts", shortly(request.speculation)]);
   facts.push(["Call", `${request.endpoint ?? "–"}${request.status ? ` · ${request.status}` : ""}`]);
   return facts;
 }

@@ -2,13 +2,13 @@
 
 import { stack } from "./bars.js";
 import { Chart } from "./charts.js";
-import { el, renderOnChange } from "./dom.js";
+import { el, renderOnChange, setText } from "./dom.js";
 import { count, duration, percent, ratio } from "./format.js";
 import { isRunning } from "./records.js";
 
 const COLUMNS = ["Method", "Drafts", "Drafted", "Accepted", "Rate", "Per step"];
 
-/** Card of speculation as a whole, by method, and of what running requests use now. */
+/** Card of speculation as a whole, by method, and of which helped recent requests. */
 export class SpeculationCard {
   constructor() {
     this.chart = new Chart({
@@ -19,9 +19,9 @@ export class SpeculationCard {
     });
     this.charts = [this.chart];
     this.whole = el("div");
-    this.now = el("p", { class: "reason" });
+    this.recent = el("p", { class: "reason" });
     this.root = el("section", { class: "card", id: "speculation", "aria-label": "Speculation" });
-    this.root.append(el("h2", {}, "Speculation"), this.whole, this.chart.root, this.now);
+    this.root.append(el("h2", {}, "Speculation"), this.whole, this.chart.root, this.recent);
   }
 
   update(stats, features) {
@@ -33,8 +33,8 @@ export class SpeculationCard {
       engine.spec_drafts ? working(engine, methods) : idle(reasons),
     );
     this.chart.root.hidden = !engine.spec_drafts;
-    const running = (stats?.requests ?? []).filter(isRunning);
-    renderOnChange(this.now, running.map(({ speculation }) => speculation), () => nowText(running));
+    const ended = (stats?.requests ?? []).filter((request) => !isRunning(request));
+    setText(this.recent, recentText(ended));
   }
 }
 
@@ -96,35 +96,18 @@ function methodRow(name, { drafts, draft_tokens: drafted, accepted_tokens: accep
   return el("tr", {}, label, cells.map((text) => el("td", {}, text)));
 }
 
-function nowText(running) {
-  const told = running.map(draftsOf).filter(Boolean);
+function recentText(requests) {
+  const told = requests.filter(({ speculation }) => speculation);
   if (!told.length) return "";
   const counts = new Map();
-  for (const { method } of told) counts.set(method, (counts.get(method) ?? 0) + 1);
+  for (const { speculation: { method } } of told) counts.set(method, (counts.get(method) ?? 0) + 1);
   const parts = [...counts].map(([method, number]) => `${method} for ${count(number)}`);
-  return `Running requests: ${parts.join(", ")}.`;
+  return `Best drafter of the last ${count(requests.length)} requests: ${parts.join(", ")}.`;
 }
 
-/**
- * What drafts did for a request, as {method, ahead, acceptance}: from its counts, or from the
- * `k` and `acceptance` of one that still runs. Null when nothing was drafted for it.
- */
-export function draftsOf({ speculation }) {
-  if (!speculation?.method) return null;
-  const { method, drafts, draft_tokens: drafted, accepted_tokens: accepted } = speculation;
-  return {
-    method,
-    ahead: speculation.k ?? ratio(drafted, drafts),
-    acceptance: speculation.acceptance ?? ratio(accepted, drafted),
-  };
-}
-
-/** "ngram, 3.9 ahead, 62 %". */
-export function shortly({ method, ahead, acceptance }) {
-  const parts = [method];
-  if (ahead !== null) parts.push(`${Number(ahead.toFixed(1))} ahead`);
-  if (acceptance !== null) parts.push(percent(acceptance));
-  return parts.join(", ");
+/** "ngram, 3.9 ahead, 62 %" of a request's {method, k, acceptance}: k tokens a draft. */
+export function shortly({ method, k, acceptance }) {
+  return `${method}, ${Number(k.toFixed(1))} ahead, ${percent(acceptance)}`;
 }
 
 function idle(features) {
