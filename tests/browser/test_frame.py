@@ -43,8 +43,10 @@ def test_a_lost_server_is_reported_and_found_again(chromium):
     port = int(stub.url.split(":")[2].rstrip("/"))
     stub.close()
     page.get_by_text("No answer from the server.").wait_for()
+    assert page.locator("#engine[data-stale]").count() == 1  # its last numbers, without colour
     again = Stub(port=port)
     wait_ready(page)
+    assert page.locator("#engine[data-stale]").count() == 0
     page.close()
     again.close()
 

@@ -33,6 +33,7 @@ function show(report) {
   chat.update(report);
   // Ask once; when dismissed, the banner keeps a button.
   if (report.phase === "locked" && last.phase !== "locked") keyDialog.open();
+  panel.toggleAttribute("data-stale", report.phase === "unreachable");
   last = report;
   drawPanel();
 }
