@@ -58,9 +58,9 @@ class Complaints:
         page.on("pageerror", lambda error: self.found.append(f"exception: {error}"))
 
 
-# Module scope: the synchronous Playwright keeps an event loop in this thread, which would
-# disturb asynchronous tests of other rooms if it lived for the whole session.
-@pytest.fixture(scope="module")
+# One browser for this room (a package, for pytest) and no longer: the synchronous Playwright keeps
+# an event loop in this thread, which would disturb asynchronous tests of other rooms.
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Any]:
     if not CHROMIUM.exists():
         pytest.skip(f"{CHROMIUM} is missing; install Debian's package chromium")

@@ -132,9 +132,18 @@ def engine() -> dict[str, Any]:
         "blocks": {"device/dense": 812, "device/int8": 640, "device/int4": 164, "host/int4": 930},
         "cached_blocks": {"device/dense": 702, "device/int8": 96},
         "spec_method_tokens": {"ngram": 12_400, "suffix": 5_500},
+        "spec_methods": {
+            "ngram": method(7_800, 31_200, 12_400, seconds=6.1),
+            "suffix": method(4_300, 17_200, 5_500, seconds=3.5),
+        },
         "finished": {"stop": 610, "length": 41, "abort": 5},
         "plugin_errors": {},
     }
+
+
+def method(drafts: int, drafted: int, accepted: int, **more: float) -> dict[str, float]:
+    """What drafts of a method came to."""
+    return {"drafts": drafts, "draft_tokens": drafted, "accepted_tokens": accepted, **more}
 
 
 def history(now: float, seconds: int = 600) -> list[dict[str, Any]]:
@@ -186,7 +195,7 @@ def _request(now: float, place: int) -> dict[str, Any]:
         "finish_reason": "length" if place % 6 == 5 else "stop",
         "started_unix_s": now - 9 * place - 3,
         "state": "done",
-        "speculation": {"method": "ngram", "k": 4, "acceptance": 0.3 + 0.02 * (place % 9)},
+        "speculation": {"method": "ngram", "k": 3.9, "acceptance": 15 / 39},
     }
 
 
@@ -197,8 +206,9 @@ def finished(name: str) -> dict[str, Any]:
 
 def running(now: float) -> list[dict[str, Any]]:
     """Requests that have not ended: one waits for its first token."""
-    live = {"status": 0, "queue_s": None, "finish_reason": None}
+    live: dict[str, Any] = {"status": 0, "queue_s": None, "finish_reason": None}
     waits = {**live, "id": "chatcmpl-waiting", "state": "waiting", "ttft_s": None, "e2e_s": 0.4}
+    live["speculation"] = None  # counted when it has ended
     writes = {**live, "id": "chatcmpl-writing", "state": "decode", "ttft_s": 0.31, "e2e_s": 1.9}
     return [
         {**_request(now, 0), **waits, "completion_tokens": 0, "started_unix_s": now - 0.4},
@@ -226,10 +236,4 @@ def stats() -> dict[str, Any]:
         },
         "history": history(now),
         "requests": [*running(now), *requests(now)],
-        "speculation": {
-            "methods": {
-                "ngram": {"drafts": 7_800, "draft_tokens": 31_200, "accepted_tokens": 12_400},
-                "suffix": {"drafts": 4_300, "draft_tokens": 17_200, "accepted_tokens": 5_500},
-            }
-        },
     }

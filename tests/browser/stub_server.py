@@ -256,7 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _usual(body: dict[str, Any]) -> Reply:
     """A short greeting, or a long count for who asks for one."""
-    if not body["messages"][-1]["content"].startswith("Count"):
+    if not str(body["messages"][-1]["content"]).startswith("Count"):
         return saying("Hello there.")
     steps: list[Step] = [ROLE]
     for number in range(500):

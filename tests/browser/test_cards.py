@@ -114,11 +114,12 @@ def test_speculation_is_told_as_a_gain_and_by_method(page):
         "ngram\t7,800\t31,200\t12,400\t40 %\t2.59",
         "suffix\t4,300\t17,200\t5,500\t32 %\t2.28",
     ]
-    assert "Running requests: ngram for 2." in said
+    assert "Drafting itself took 9.60 s, 0.8 % of the time of all steps." in said
+    assert "Best drafter of the last 30 requests: ngram for 30." in said
 
 
 def test_a_server_that_counts_less_by_method_shows_what_it_counts(open_page, stub):
-    del stub.stats["speculation"]
+    del stub.stats["engine"]["spec_methods"]
     page = wait_ready(open_page(stub.url))
     page.locator("#speculation tbody tr").first.wait_for()
     rows = page.locator("#speculation tbody tr").all_inner_texts()
@@ -209,7 +210,7 @@ def test_a_request_opens_to_its_details_by_keyboard(page):
     assert facts["Queued"] == "300 ms"
     assert facts["Prefill"] == "130 ms for 72 tokens"
     assert facts["Decode"] == "1.22 s for 55 tokens (44.2 tok/s)"
-    assert facts["Drafts"] == "ngram, 4 ahead, 32 %"
+    assert facts["Drafts"] == "ngram, 3.9 ahead, 38 %"
     assert page.locator("#requests .toggle[tabindex='0']").count() == 1
 
 
@@ -274,7 +275,6 @@ def test_a_reply_leads_to_its_request_on_a_phone(open_page, stub):
 
 def test_an_engine_that_has_done_nothing_yet_shows_no_nonsense(open_page, stub):
     stub.stats.update(history=[], requests=[], latency={}, engine={"num_blocks": 10})
-    del stub.stats["speculation"]
     page = wait_ready(open_page(stub.url))
     page.get_by_text("No requests yet.").wait_for()
     said = page.locator("#engine").inner_text()
@@ -286,8 +286,8 @@ def test_long_names_of_everything_fit_at_every_width(open_page, stub):
     features[0]["reason"] = "x" * 200
     features[1]["offer"] = features[5]["offer"] = "y" * 80
     stub.plugins["data"][0]["summary"] = "z" * 200
-    method = stub.stats["speculation"]["methods"].pop("suffix")
-    stub.stats["speculation"]["methods"]["method" * 12] = method
+    methods = stub.stats["engine"]["spec_methods"]
+    methods["method" * 12] = methods.pop("suffix")
     stub.stats["engine"]["blocks"]["tier" * 12 + "/" + "format" * 12] = 3
     stub.stats["requests"][2]["id"] = "i" * 128
     page = wait_ready(open_page(stub.url))

@@ -19,9 +19,11 @@ def test_sending_waits_until_the_engine_is_ready(open_page, stub):
     page.press(PROMPT, "Enter")
     assert page.locator(".message").count() == 0
     assert page.input_value(PROMPT) == "Ready?"
+    assert "Not sent" in page.locator("#notice").inner_text()
     stub.state = "ready"
     wait_ready(page)
     assert page.locator("#banner").is_hidden()
+    assert page.locator("#notice").inner_text() == ""  # no longer true
     page.press(PROMPT, "Enter")
     wait_state(page, "done")
 
@@ -41,8 +43,10 @@ def test_a_lost_server_is_reported_and_found_again(chromium):
     port = int(stub.url.split(":")[2].rstrip("/"))
     stub.close()
     page.get_by_text("No answer from the server.").wait_for()
+    assert page.locator("#engine[data-stale]").count() == 1  # its last numbers, without colour
     again = Stub(port=port)
     wait_ready(page)
+    assert page.locator("#engine[data-stale]").count() == 0
     page.close()
     again.close()
 

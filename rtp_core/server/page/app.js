@@ -33,13 +33,15 @@ function show(report) {
   chat.update(report);
   // Ask once; when dismissed, the banner keeps a button.
   if (report.phase === "locked" && last.phase !== "locked") keyDialog.open();
+  panel.toggleAttribute("data-stale", report.phase === "unreachable");
   last = report;
   drawPanel();
 }
 
 // Nothing is drawn while the panel is hidden. A lost server leaves its last numbers in place.
 function drawPanel() {
-  if (!last.stats || last.phase === "unreachable" || panel.hidden) return;
+  const early = last.phase === "loading" && !last.effective; // its zeros say nothing
+  if (!last.stats || early || last.phase === "unreachable" || panel.hidden) return;
   // First filled, then shown: nothing moves under the reader's eyes.
   dashboard.update(last);
   dashboard.show();

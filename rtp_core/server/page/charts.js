@@ -63,7 +63,8 @@ export class Chart {
     this.legend.replaceChildren(...keys);
     this.areas = series.map((one, place) => svg("path", { class: `area ${tone(one, place)}` }));
     this.lines = series.map((one, place) => svg("path", { class: `line ${tone(one, place)}` }));
-    this.shapes.replaceChildren(...(this.filled ? this.areas : []), ...this.lines);
+    this.dots = series.map((one, place) => svg("path", { class: `dot ${tone(one, place)}` }));
+    this.shapes.replaceChildren(...(this.filled ? this.areas : []), ...this.lines, ...this.dots);
     this.picture.classList.toggle("stacked", this.stacked);
   }
 
@@ -80,6 +81,8 @@ export class Chart {
       const found = runs({ ...this, values, floors: floors[place] });
       this.lines[place].setAttribute("d", found.map(linePath).join(""));
       this.areas[place].setAttribute("d", found.map(areaPath).join(""));
+      const lone = found.filter(({ length }) => length === 1);
+      this.dots[place].setAttribute("d", lone.map(linePath).join(""));
     });
     setText(this.scale, this.format(this.ceiling));
     setText(this.from, span < 60 ? `−${span} s` : `−${span / 60} min`);

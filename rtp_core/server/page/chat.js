@@ -58,7 +58,7 @@ export class Chat {
     const reply = this.conversation.messages.at(-1);
     if (!reply?.stats?.id) return;
     const { speculation } = requests.find(({ id }) => id === reply.stats.id) ?? {};
-    if (!speculation?.method || speculation.acceptance === reply.stats.drafts?.acceptance) return;
+    if (!speculation || speculation.acceptance === reply.stats.drafts?.acceptance) return;
     reply.stats.drafts = speculation;
     this.views.get(reply)?.refresh();
   }

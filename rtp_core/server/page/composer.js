@@ -16,7 +16,7 @@ export class Composer {
     this.notice = document.getElementById("notice");
     this.images = new Images({
       onChange: () => this.changed(),
-      onNotice: (text) => (this.notice.textContent = text),
+      onNotice: (text) => this.say(text),
     });
     document.getElementById("composer").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -49,9 +49,15 @@ export class Composer {
 
   send() {
     const text = this.box.value.trim();
-    if (this.empty || !this.ready) return;
+    if (this.empty) return;
+    if (!this.ready) return this.say("Not sent: the engine is not ready. Your text stays here.");
     this.box.value = "";
     this.onSend(text, this.images.release());
+  }
+
+  /** A line above the box, until something is typed. */
+  say(text) {
+    this.notice.textContent = text;
   }
 
   get empty() {

@@ -74,7 +74,7 @@ export class Images {
 
   async take(files) {
     if (this.reason !== null) return this.refuse();
-    for (const file of files) {
+    for (const file of [...files]) { // the field's own list empties with it
       const problem = this.problemOf(file);
       if (problem) this.onNotice(`${file.name || "The file"} was not added: ${problem}.`);
       else await this.add(file);

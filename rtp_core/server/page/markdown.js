@@ -7,6 +7,7 @@ import { inline } from "./markdown_inline.js";
 
 const MAX_DEPTH = 8; // of lists and quotes in each other
 const AUTO = { dir: "auto" }; // each block runs the way its first letter does
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]/;
 const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^`]*)$/;
 const HEADING = /^ {0,3}(#{1,6})\s+(.*)$/;
 const RULE = /^ {0,3}([-*_])(?:\s*\1){2,}\s*$/;
@@ -116,7 +117,7 @@ function renderBlock(block, depth) {
     case "rule":
       return el("hr");
     case "quote":
-      return el("blockquote", AUTO, nested(block.lines.map((line) => line.replace(QUOTE, "")), depth));
+      return el("blockquote", directionOf(block.lines), nested(block.lines.map((line) => line.replace(QUOTE, "")), depth));
     case "list":
       return renderList(block, depth);
     case "table":
@@ -124,6 +125,12 @@ function renderBlock(block, depth) {
     default:
       return el("p", AUTO, inline(block.lines.map((line) => line.trim()).join("\n")));
   }
+}
+
+// "auto" does not look into children that have a direction of their own.
+function directionOf(lines) {
+  const letter = /\p{L}/u.exec(lines.join("\n"))?.[0] ?? "";
+  return { dir: RIGHT_TO_LEFT.test(letter) ? "rtl" : "ltr" };
 }
 
 function nested(lines, depth) {
@@ -146,7 +153,7 @@ function renderList({ lines, ordered }, depth) {
   }
   const first = ordered ? parseInt(lines[0].trim(), 10) : 1;
   const start = first === 1 ? null : first;
-  return el(ordered ? "ol" : "ul", { start, ...AUTO }, items.map((item) => el("li", AUTO, listItem(item, depth))));
+  return el(ordered ? "ol" : "ul", { start, ...directionOf(lines) }, items.map((item) => el("li", {}, listItem(item, depth))));
 }
 
 // A one-paragraph item is shown tight, without the margins of a paragraph.
@@ -160,7 +167,7 @@ function renderTable(lines) {
   const row = (line, tag) => el("tr", {}, cells(line).map((cell) => el(tag, AUTO, inline(cell))));
   const head = el("thead", {}, row(lines[0], "th"));
   const body = el("tbody", {}, lines.slice(2).map((line) => row(line, "td")));
-  return el("div", { class: "table-scroll", tabindex: "0" }, el("table", AUTO, head, body));
+  return el("div", { class: "table-scroll", tabindex: "0" }, el("table", directionOf(lines), head, body));
 }
 
 function renderCode({ code, language }) {

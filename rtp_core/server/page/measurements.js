@@ -31,13 +31,13 @@ export function final(stats, state) {
     ttft !== undefined ? number("First token", duration(ttft)) : "",
     counted ? number("Tokens", count(tokens)) : "",
     counted ? number("Cached", cached, "Prompt tokens found in the cache") : "",
-    drafts ? number("Drafts", draftText(drafts), "Method, and share of its drafts accepted") : "",
+    drafts ? number("Drafts", draftText(drafts), "Method, and share of drafted tokens accepted") : "",
     finish ? number("Finish", finish, FINISH_HELP[finish]) : "",
   ];
 }
 
 function draftText({ method, acceptance }) {
-  return acceptance == null ? method : `${method} ${percent(acceptance)}`;
+  return `${method} ${percent(acceptance)}`;
 }
 
 function number(name, value, help = null) {

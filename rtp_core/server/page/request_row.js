@@ -54,6 +54,7 @@ export class RequestRow {
     PHASES.forEach((name, place) => {
       setShare(this.parts[place], scale ? (found[name] ?? 0) / scale : 0);
     });
+    this.bar.classList.toggle("beyond", this.request.e2e_s > scale);
     const text = Object.entries(found)
       .map(([name, seconds]) => `${name} ${duration(seconds)}`)
       .join(", ");
@@ -98,7 +99,7 @@ function factsOf(request) {
     facts.push(["Decode", `${duration(found.decode)} for ${count(made)} tokens${speed}`]);
   }
   if (cached) facts.push(["Cached", `${count(cached)} of ${count(prompt)} prompt tokens`]);
-  if (request.speculation?.method) facts.push(["Drafts", shortly(request.speculation)]);
+  if (request.speculation) facts.push(["Drafts", shortly(request.speculation)]);
   facts.push(["Call", `${request.endpoint ?? "–"}${request.status ? ` · ${request.status}` : ""}`]);
   return facts;
 }

@@ -6,6 +6,7 @@ import { RequestRow } from "./request_row.js";
 import { isRunning } from "./records.js";
 
 const SHOWN = 50;
+const MEDIANS = 4;
 const COLUMNS = ["Start", "Request", "Tokens", "First token", "Total", "Timeline", "End"];
 const PHASES = ["queued", "prefill", "decode"];
 
@@ -45,7 +46,7 @@ export class RequestTable {
 
   update(requests) {
     const newest = [...requests].sort(runningFirst).slice(0, SHOWN);
-    const scale = Math.max(0, ...newest.map((request) => request.e2e_s ?? 0));
+    const scale = scaleOf(newest.map((request) => request.e2e_s ?? 0));
     this.none.hidden = newest.length > 0;
     this.scroll.hidden = newest.length === 0;
     const rows = newest.map((request) => this.row(request, scale));
@@ -79,6 +80,14 @@ export class RequestTable {
     row.toggle.focus({ preventScroll: true });
     return true;
   }
+}
+
+// Seconds of a whole bar. One request that took for ever shall not make dots of all others: beyond
+// a few medians a bar goes off the scale.
+function scaleOf(totals) {
+  const ordered = totals.toSorted((one, other) => one - other);
+  const median = ordered[Math.floor(ordered.length / 2)] ?? 0;
+  return Math.min(ordered.at(-1) ?? 0, MEDIANS * median || Infinity);
 }
 
 function runningFirst(one, other) {

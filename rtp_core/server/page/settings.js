@@ -81,6 +81,7 @@ export class SettingsSheet {
     if (system) parts.unshift("system prompt");
     if (stop) parts.push(`${stop.length} stop`);
     this.summary.textContent = parts.length ? parts.join(" · ") : "server defaults";
+    this.summary.toggleAttribute("data-default", !parts.length);
     this.summary.title = this.summary.textContent;
   }
 }

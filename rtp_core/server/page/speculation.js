@@ -2,13 +2,13 @@
 
 import { stack } from "./bars.js";
 import { Chart } from "./charts.js";
-import { el, renderOnChange } from "./dom.js";
-import { count, percent, ratio } from "./format.js";
+import { el, renderOnChange, setText } from "./dom.js";
+import { count, duration, percent, ratio } from "./format.js";
 import { isRunning } from "./records.js";
 
-const COLUMNS = ["Method", "Drafts", "Drafted", "Accepted", "Rate", "Tokens/step"];
+const COLUMNS = ["Method", "Drafts", "Drafted", "Accepted", "Rate", "Per step"];
 
-/** Card of speculation as a whole, by method, and of what running requests use now. */
+/** Card of speculation as a whole, by method, and of which helped recent requests. */
 export class SpeculationCard {
   constructor() {
     this.chart = new Chart({
@@ -19,9 +19,9 @@ export class SpeculationCard {
     });
     this.charts = [this.chart];
     this.whole = el("div");
-    this.now = el("p", { class: "reason" });
+    this.recent = el("p", { class: "reason" });
     this.root = el("section", { class: "card", id: "speculation", "aria-label": "Speculation" });
-    this.root.append(el("h2", {}, "Speculation"), this.whole, this.chart.root, this.now);
+    this.root.append(el("h2", {}, "Speculation"), this.whole, this.chart.root, this.recent);
   }
 
   update(stats, features) {
@@ -33,14 +33,15 @@ export class SpeculationCard {
       engine.spec_drafts ? working(engine, methods) : idle(reasons),
     );
     this.chart.root.hidden = !engine.spec_drafts;
-    const running = (stats?.requests ?? []).filter(isRunning);
-    renderOnChange(this.now, running.map(({ speculation }) => speculation), () => nowText(running));
+    const ended = (stats?.requests ?? []).filter((request) => !isRunning(request));
+    setText(this.recent, recentText(ended));
   }
 }
 
 /** {name: {drafts, draft_tokens, accepted_tokens}}; what a server does not count is missing. */
-function methodsOf({ speculation, engine = {} }) {
-  if (speculation?.methods) return speculation.methods;
+function methodsOf({ engine = {} }) {
+  const { spec_methods: methods = {} } = engine;
+  if (Object.keys(methods).length) return methods;
   const accepted = Object.entries(engine.spec_method_tokens ?? {});
   if (accepted.length !== 1) {
     return Object.fromEntries(accepted.map(([name, tokens]) => [name, { accepted_tokens: tokens }]));
@@ -63,7 +64,15 @@ function working(engine, methods) {
     stack([{ value: accepted, tone: 2 }], drafted, text),
     gain ? el("p", { class: "reason" }, gainText(gain, accepted, made)) : "",
     table(methods),
+    el("p", { class: "reason" }, costText(engine, methods)),
   ];
+}
+
+// Drafting is not free; a server that times it lets the reader judge.
+function costText({ step_seconds: steps }, methods) {
+  const seconds = Object.values(methods).reduce((sum, one) => sum + (one.seconds ?? 0), 0);
+  if (!seconds) return "";
+  return `Drafting itself took ${duration(seconds)}, ${percent(ratio(seconds, steps))} of the time of all steps.`;
 }
 
 function gainText(gain, accepted, made) {
@@ -87,22 +96,18 @@ function methodRow(name, { drafts, draft_tokens: drafted, accepted_tokens: accep
   return el("tr", {}, label, cells.map((text) => el("td", {}, text)));
 }
 
-function nowText(running) {
-  const told = running.filter(({ speculation }) => speculation?.method);
+function recentText(requests) {
+  const told = requests.filter(({ speculation }) => speculation);
   if (!told.length) return "";
   const counts = new Map();
-  for (const { speculation } of told) {
-    counts.set(speculation.method, (counts.get(speculation.method) ?? 0) + 1);
-  }
+  for (const { speculation: { method } } of told) counts.set(method, (counts.get(method) ?? 0) + 1);
   const parts = [...counts].map(([method, number]) => `${method} for ${count(number)}`);
-  return `Running requests: ${parts.join(", ")}.`;
+  return `Best drafter of the last ${count(requests.length)} requests: ${parts.join(", ")}.`;
 }
 
-/** "ngram, 4 ahead, 62 %" of {method, k, acceptance}. */
+/** "ngram, 3.9 ahead, 62 %" of a request's {method, k, acceptance}: k tokens a draft. */
 export function shortly({ method, k, acceptance }) {
-  const ahead = k == null ? "" : `, ${count(k)} ahead`;
-  const rate = acceptance == null ? "" : `, ${percent(acceptance)}`;
-  return `${method}${ahead}${rate}`;
+  return `${method}, ${Number(k.toFixed(1))} ahead, ${percent(acceptance)}`;
 }
 
 function idle(features) {
