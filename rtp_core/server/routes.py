@@ -114,5 +114,11 @@ def _about_the_server(service: Service) -> list[Operation]:
             "Plugins and effective features.",
             partial(status.plugins, service),
         ),
-        Operation("GET", "/v1/stats", "The page's data.", partial(status.stats, service)),
+        Operation(
+            "GET",
+            "/v1/stats",
+            "The page's data, or what of it is new since a time in Unix seconds.",
+            partial(status.stats, service),
+            query=("since",),
+        ),
     ]
