@@ -18,6 +18,7 @@ from rtp_core.cli.bench_flags import (
     share,
 )
 from rtp_core.cli.help import EngineParser
+from rtp_core.cli.origins import remember
 from rtp_core.config.flags import config_from_args
 from rtp_core.errors import ConfigError
 
@@ -41,6 +42,7 @@ def parse_serve(argv: Sequence[str]) -> tuple[argparse.Namespace, EngineConfig, 
     arguments = parser.parse(argv)
     _take_engine_flags(arguments)
     config = config_from_args(arguments)
+    remember(config)
     return arguments, config, _load(arguments)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rtp_core.cli.options import engine_parser, parse_config
 
@@ -17,10 +17,12 @@ def command(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="machine-readable")
     arguments, config = parse_config(parser, argv)
     from rtp_core.engine.explain import explain_model
+    from rtp_core.server.answer_formats import check_names
 
+    check_names(config)
     report = explain_model(config)
     if arguments.json:
-        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+        sys.stdout.write(json.dumps(report, indent=2, default=str) + "\n")
     else:
         sys.stdout.write(_text(report))
     return 0
@@ -44,4 +46,18 @@ def _text(report: dict) -> str:
         owner = f"{feature['plugin']} {feature['version']}" if feature["plugin"] else "-"
         role, reason = feature["role"], feature["reason"]
         lines.append(f"{state}  {role:<{width}} {offer:<24} {owner:<24} {reason}")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_settings(report["settings"])]) + "\n"
+
+
+def _settings(settings: list[dict]) -> Iterator[str]:
+    """What was given, and where."""
+    if not settings:
+        yield "\nsettings: all have their defaults"
+        return
+    yield "\nsettings"
+    width = max(len(setting["key"]) for setting in settings)
+    for setting in settings:
+        shown = json.dumps(setting["value"], ensure_ascii=False, default=str)
+        note = f"  {setting['note']}" if setting["note"] else ""
+        origin = setting["origin"] or "an argument"
+        yield f"  {setting['key']:<{width}}  {shown:<24}  {origin}{note}"

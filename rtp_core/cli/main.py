@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from rtp_core import __version__
+from rtp_core.cli.origins import remember, with_origins
 from rtp_core.errors import RtpError
 
 COMMANDS = {
@@ -31,10 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     for chatty in ("httpx", "httpx2"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    remember(None)
     try:
         return _dispatch(arguments)
     except RtpError as error:
-        sys.stderr.write(f"rtp: {error}\n")
+        sys.stderr.write(f"rtp: {with_origins(error)}\n")
         return 1
     except KeyboardInterrupt:
         return 130

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from rtp_core.cli.help import EngineParser
+from rtp_core.cli.origins import remember
 from rtp_core.config.flags import add_engine_flags, config_from_args
 from rtp_core.config.schema import EngineConfig
 
@@ -25,4 +26,6 @@ def parse_config(
 ) -> tuple[argparse.Namespace, EngineConfig]:
     """Parsed arguments and the configuration they, the environment and the file make."""
     arguments = parser.parse(argv)
-    return arguments, config_from_args(arguments)
+    config = config_from_args(arguments)
+    remember(config)
+    return arguments, config

@@ -40,3 +40,13 @@ def settings_in(environ: Mapping[str, str]) -> dict[tuple[str, ...], tuple[str, 
             path = tuple(name.removeprefix(PREFIX).lower().split(SEPARATOR))
             found[path] = (name, environ[name])
     return found
+
+
+def stray_settings(environ: Mapping[str, str]) -> list[str]:
+    """Variables that look like settings and are none, for want of a second underscore."""
+    known = {f"{PREFIX}CACHE_DIR"}
+    return sorted(
+        name
+        for name in environ
+        if name.startswith(PREFIX) and SEPARATOR not in name and name not in known
+    )

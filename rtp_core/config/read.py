@@ -79,6 +79,7 @@ def from_file(file: Path) -> tuple[Given, ...]:
     """Every value of a TOML file. Raises ConfigError naming file and line."""
     import tomllib
 
+    text = ""
     try:
         text = file.read_text(encoding="utf-8")
         tables = tomllib.loads(text)
@@ -86,8 +87,16 @@ def from_file(file: Path) -> tuple[Given, ...]:
         raise ConfigError(
             str(file), f"cannot be read: {error.strerror}", remedy="check the path"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(str(file), f"is not TOML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            str(file), f"is not TOML: {error}", remedy="write the file in UTF-8"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            str(file),
+            f"is not TOML: {error}, of {len(text.splitlines())} lines",
+            remedy="write KEY = VALUE below [SECTION]; texts need quotes",
+        ) from error
     lines = places(text)
     where = {path: f"{file} line {number}" for path, number in lines.items()}
     return tuple(

@@ -25,6 +25,11 @@ Any key is reached by `--set section.key=value`. In flags and variables a list i
 commas, and `none` unsets a setting that may be unset. Where a list is expected, a single value
 is taken for a list of one. `--print-config` prints the configuration that results.
 
+A wrong key or value ends the start with the nearest name, what is allowed, and the flag, variable
+or line of the file that gave it. `rtp explain` tells every setting that was given with its origin
+(keys are hidden), `rtp doctor --config FILE` checks a file on the machine it is for, and
+`rtp serve --help SECTION` (or `all`) tells on a terminal what stands here.
+
 Names of parts (loader, policy, store, speculator, …) are names of offers: `rtp plugins` lists
 those installed. Nothing is loaded unless a setting names it.
 """

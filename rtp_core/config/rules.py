@@ -19,8 +19,9 @@ class Rule:
 
     `low` and `high` are inclusive, `below` is exclusive; each item of a list is checked.
     `pattern` is a regular expression for the whole of a text.
-    `otherwise` replaces the usual remedy where a value is refused for a reason of its own.
-    `flag` is the command-line name, where vLLM has one with the same meaning.
+    `otherwise` replaces the usual remedy where a value is refused for a reason of its own; a
+    `secret` is not shown. `flag` is the command-line name, where vLLM has one with the same
+    meaning.
     """
 
     doc: str
@@ -30,6 +31,7 @@ class Rule:
     choices: tuple[str, ...] = ()
     pattern: str = ""
     otherwise: str = ""
+    secret: bool = False
     flag: str | None = None
 
     def allows(self, value: Any) -> bool:

@@ -123,7 +123,11 @@ class ServerConfig(Section):
     )
     api_keys: tuple[str, ...] = field(
         default=(),
-        metadata=rule("Keys of which a client must send one; none lets all in.", flag="--api-key"),
+        metadata=rule(
+            "Keys of which a client must send one; none lets all in.",
+            secret=True,
+            flag="--api-key",
+        ),
     )
     cors_origins: tuple[str, ...] = field(
         default=(), metadata=rule("Web origins that browsers may call from.")
@@ -259,7 +263,8 @@ class LoadingConfig(Section):
         default=(),
         metadata=rule(
             "Options of the object store that model.path names with s3:// or gs://, as KEY=VALUE "
-            "of fsspec's file system (endpoint_url=https://host, anon=true)."
+            "of fsspec's file system (endpoint_url=https://host, anon=true).",
+            secret=True,
         ),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rtp_core.config.effective import given_settings
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.capacity import weight_bytes
 from rtp_core.engine.cpu_weights import kernel_form
@@ -17,7 +18,6 @@ from rtp_core.loading.demo import DEMO_NAMES, hub_model, local_path
 from rtp_core.loading.objects.address import is_object_address
 from rtp_core.loading.objects.stand_in import is_stand_in
 from rtp_core.plugins.explain import explain, to_json
-from rtp_core.text.structured.grammars import library_version
 
 
 def explain_model(config: EngineConfig) -> dict[str, Any]:
@@ -41,7 +41,9 @@ def explain_prepared(
     weights_here: bool = True,
     reading: Sequence[tuple[str, str, str]] = (),
 ) -> dict[str, Any]:
-    """Features with reasons, model, memory. Without weights there is no fingerprint of them.
+    """Features with reasons, model, memory, settings that were given.
+
+    Without weights there is no fingerprint of them.
 
     `reading` says how weights would be read now.
     """
@@ -69,7 +71,13 @@ def explain_prepared(
         "fingerprint": spec.fingerprint if weights_here else None,
         "weights_here": weights_here,
     }
-    return {"model": model, "memory": memory, "features": to_json(features)}
+    in_use = frozenset(manifest.name for manifest in prepared.resolution.plugins)
+    return {
+        "model": model,
+        "memory": memory,
+        "features": to_json(features),
+        "settings": given_settings(prepared.config, in_use),
+    }
 
 
 def _reading(prepared: Prepared) -> tuple[tuple[str, str, str], ...]:
@@ -90,6 +98,8 @@ def _kernels(dtype: str, device: str) -> tuple[str, str, str]:
 
 def _structured() -> tuple[str, str]:
     """What compiles grammars, and why."""
+    from rtp_core.text.structured.grammars import library_version
+
     version = library_version()
     if version is None:
         return "none", "the package llguidance is not installed: such requests are refused"

@@ -16,10 +16,14 @@ def wants(config: EngineConfig, architecture: str, device: str) -> tuple[Want, .
 
     `architecture` is the model's Hugging Face class name; `device` a torch device type.
     """
+    loader, *others = configured(config)
+    return (loader, _attention(config, device), _model(architecture), *others)
+
+
+def configured(config: EngineConfig) -> tuple[Want, ...]:
+    """The wants that depend neither on the model nor on the device; the loader is the first."""
     return (
         _one(config, Role.LOADER, "loading.loader"),
-        _attention(config, device),
-        _model(architecture),
         _one(config, Role.SCHEDULER, "scheduling.policy"),
         _one(config, Role.KV_STORE, "kv.store"),
         *_many(config, Role.KV_TIER, "kv.tiers"),

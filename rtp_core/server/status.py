@@ -40,6 +40,7 @@ async def plugins(service: Service, call: Call) -> Answer:
         service.check_ready()
     rows = await asyncio.to_thread(lambda: list_plugins(discover(), None))
     effective = await service.backend.explain()
+    effective.pop("settings", None)  # with paths of files: they are for who can read those
     on = {feature["plugin"] for feature in effective["features"] if feature["on"]}
     for row in rows:
         row["selected"] = row["name"] in on

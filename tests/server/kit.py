@@ -218,7 +218,8 @@ class ScriptBackend:
     async def explain(self):
         feature = {"role": "loader", "offer": "file_order", "plugin": "core.loading"}
         feature |= {"version": "0", "on": True, "reason": "auto"}
-        return {"model": {"path": "tiny"}, "memory": {"kv_tokens": 4096}, "features": [feature]}
+        return {"model": {"path": "tiny"}, "memory": {"kv_tokens": 4096}, "features": [feature],
+                "settings": [{"key": "kv.store", "origin": "/etc/rtp.toml line 3"}]}  # fmt: skip
 
     async def report(self, topic):
         return {"topic": topic}
