@@ -35,7 +35,7 @@ class Program:
         done = subprocess.run(
             [str(part) for part in (self.python, *arguments)],
             capture_output=True, text=True, check=False, timeout=timeout_s,
-            cwd=tempfile.gettempdir(), 
+            cwd=tempfile.gettempdir(),
             env={name: value for name, value in given.items() if value is not None},
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
