@@ -5,4 +5,4 @@ A new hook or optional protocol method raises the minor; a changed signature the
 
 from __future__ import annotations
 
-API_VERSION: tuple[int, int] = (1, 1)
+API_VERSION: tuple[int, int] = (1, 2)
