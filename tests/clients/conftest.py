@@ -27,9 +27,9 @@ def service(demo_model, tmp_path_factory):
 def program(request, service):
     """Programs of a client in its own environment, against the service."""
 
-    def made(client: str) -> Program:
-        python = environment(client, Path(request.config.rootpath) / ".pytest_cache" / "clients")
-        return Program(python, service.url)
+    def made(client: str, **more) -> Program:
+        cache = Path(request.config.rootpath) / ".pytest_cache" / "clients"
+        return Program(environment(client, cache, **more), service.url)
 
     return made
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 
 HERE = Path(__file__).parent
 INSTALL_S = 900
@@ -30,12 +29,14 @@ class Program:
         """The output of `programs/NAME URL ARGUMENTS`; a program that fails fails the test."""
         return self.command(HERE / "programs" / name, self.url, *arguments, timeout_s=timeout_s)
 
-    def command(self, *arguments, timeout_s: float = 300, **variables: str) -> str:
-        """The output of the interpreter with these arguments."""
+    def command(self, *arguments, timeout_s: float = 300, **variables: str | None) -> str:
+        """The output of the interpreter with these arguments; a variable of None is unset."""
+        given = {**_environment(), **variables}
         done = subprocess.run(
             [str(part) for part in (self.python, *arguments)],
             capture_output=True, text=True, check=False, timeout=timeout_s,
-            cwd=tempfile.gettempdir(), env={**_environment(), **variables},
+            cwd=tempfile.gettempdir(),
+            env={name: value for name, value in given.items() if value is not None},
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
         return done.stdout
@@ -48,12 +49,12 @@ def _environment() -> dict[str, str]:
     return {**kept, **quiet}
 
 
-def environment(client: str, cache: Path) -> Path:
+def environment(client: str, cache: Path, *, torch: Path | None = None) -> Path:
     """The interpreter of a client's environment; skips where no package index is reachable.
 
     The list in `requirements/` is complete, so that nothing is resolved and nothing heavy
-    comes in unasked. A changed list makes a new environment. torch is never installed: what a
-    list lacks is found in the environment of the tests.
+    comes in unasked. A changed list makes a new environment. torch is never installed: a client
+    that needs it finds it, and what else its list lacks, in the packages at `torch`.
     """
     wanted = HERE / "requirements" / f"{client}.txt"
     digest = hashlib.sha256(wanted.read_bytes() + sys.version.encode()).hexdigest()[:12]
@@ -63,7 +64,8 @@ def environment(client: str, cache: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, with_pip=True)
         _install(python, wanted)
-        _see_also(python, Path(torch.__file__).parents[1])
+        if torch is not None:
+            _see_also(python, torch)
         (folder / "complete").touch()
     return python
 

@@ -1,8 +1,9 @@
-"""Programs that measure: lm-evaluation-harness and guidellm as they are."""
+"""Programs that measure: lm-evaluation-harness, guidellm and aiperf as they are."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -84,7 +85,9 @@ def test_lm_eval_scores_and_generates(program, tasks, tmp_path, tokenizer_folder
 
 def test_guidellm_measures(program, tmp_path, tokenizer_folder, service):
     out = tmp_path / "out.json"
-    program("guidellm").command(
+    import torch
+
+    program("guidellm", torch=Path(torch.__file__).parents[1]).command(
         "-m", "guidellm", "run", "--backend", f"kind=openai_http,target={service.url},model=demo",
         "--profile", "kind=concurrent,streams=2", "--constraint", "kind=max_requests,count=6",
         "--tokenizer", f"kind=huggingface_auto,model={tokenizer_folder}",
@@ -100,3 +103,22 @@ def test_guidellm_measures(program, tmp_path, tokenizer_folder, service):
     assert metrics["prompt_token_count"]["successful"]["min"] >= 64
     ttft = metrics["time_to_first_token_ms"]["successful"]["median"]
     assert 0 < ttft < 1000 * metrics["request_latency"]["successful"]["median"]
+
+
+def test_aiperf_measures(program, tmp_path, tokenizer_folder, service):
+    """HF_HUB_OFFLINE makes aiperf 0.13 take a folder for the name of a hub's model."""
+    aiperf = program("aiperf")
+    aiperf.command(
+        aiperf.python.parent / "aiperf", "profile", "-m", "demo",
+        "--url", service.url, "--endpoint-type", "chat", "--streaming",
+        "--tokenizer", tokenizer_folder, "--concurrency", "2", "--request-count", "6",
+        "--synthetic-input-tokens-mean", "64", "--output-tokens-mean", "16",
+        "--extra-inputs", "ignore_eos:true", "--use-server-token-count", "--ui", "none",
+        "--artifact-dir", tmp_path / "out",
+        HF_HOME=str(tmp_path / "hf"), HF_HUB_OFFLINE=None, timeout_s=600,
+    )  # fmt: skip
+    told = json.loads((tmp_path / "out" / "profile_export_aiperf.json").read_text())
+    assert told["request_count"]["avg"] == 6
+    assert told["output_sequence_length"]["avg"] == 16
+    assert told["input_sequence_length"]["min"] >= 64
+    assert 0 < told["time_to_first_token"]["avg"] < told["request_latency"]["avg"]

@@ -1,7 +1,8 @@
 """Nothing a client makes large, deep, slow or many holds the server up.
 
-Classes: vLLM CVE-2025-48956 (headers), CVE-2024-8939 (best_of), CVE-2024-8768 and CVE-2026-34756
-(n), CVE-2025-46560 (placeholders that grow quadratically), and the JSON itself.
+Classes: vLLM CVE-2025-48956 (headers), CVE-2024-8939 (best_of), CVE-2026-34756 (n),
+CVE-2024-8768 (an empty prompt), CVE-2025-46560 (placeholders that grow quadratically), and the
+JSON itself.
 """
 
 from __future__ import annotations
@@ -177,7 +178,7 @@ NUMBERS = [
 
 @pytest.mark.parametrize(("path", "name", "value"), NUMBERS)
 def test_numbers_have_bounds(target, path, name, value):
-    """vLLM CVE-2024-8939, CVE-2024-8768, CVE-2026-34756: work without end for one number."""
+    """vLLM CVE-2024-8939, CVE-2026-34756: work without end for one number."""
     bodies = {
         CHAT: HELLO,
         TEXT: {"prompt": "Hi"},
@@ -201,6 +202,31 @@ def _text(value: int) -> str:
         digits //= 10**100
         power += 100
     return f"{sign}{digits}{'0' * power}"
+
+
+@pytest.mark.parametrize("prompt", ["", [], [""], [[]], [[], [1]], ["", "x"], " ", "\u200b"])
+def test_an_empty_prompt_ends_nothing(target, prompt):
+    """vLLM CVE-2024-8768: it ended the engine."""
+    blank = prompt in (" ", "\u200b")
+    assert target.post(TEXT, {"prompt": prompt}).status_code == (200 if blank else 400)
+    for role in ("user", "system", "tool", "assistant"):
+        for content in ("", [], [{"type": "text", "text": ""}]):
+            answer = target.post(CHAT, {"messages": [{"role": role, "content": content}]})
+            assert answer.status_code in (200, 400)
+
+
+@pytest.mark.parametrize("mark", ["<|im_start|>", "<|im_end|>", "<image>", "<tool_call>", "\u200d"])
+def test_marks_in_a_text_take_linear_time(target, mark):
+    """vLLM CVE-2025-46560: placeholders were replaced one by one in an ever longer list."""
+    most = 256 * 128 // len(mark)
+    before = target.vitals()
+    for path, body in (
+        (TEXT, {"prompt": mark * most}),
+        (CHAT, {"messages": [{"role": "user", "content": mark * most}]}),
+        (CHAT, {"messages": [{"role": "user", "content": mark}] * 1000}),
+    ):
+        assert target.post(path, body).status_code == 400
+    assert target.vitals().cpu_s - before.cpu_s < 1.0
 
 
 def test_hundreds_of_slow_clients_leave_room_for_others(target):

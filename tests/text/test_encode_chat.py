@@ -190,3 +190,21 @@ def test_a_tokenizer_without_special_tokens_encodes_chats(make_backend):
     assert ids == whole(tokenizer, rendered(user("<|im_end|> fox")))
     plain = tokenizer.encode("<|im_end|>", add_special_tokens=False, allow_special=False)
     assert tokenizer.decode(plain) == "<|im_end|>"
+
+
+def test_variables_named_like_our_parameters_are_the_templates(byte_level):
+    names = ("tokenizer", "template", "function", "control", "mark", "text")
+    source = "".join(f"{{{{ {name} }}}}" for name in names) + "{{ messages[0].content }}"
+    template = ChatTemplate({"default": source}, {})
+    ids = encode_chat(
+        byte_level,
+        template,
+        [{"role": "user", "content": "x"}],
+        add_generation_prompt=False,
+        **{name: name for name in names},
+    )
+    assert byte_level.decode(ids) == "tokenizertemplatefunctioncontrolmarktextx"
+    assert (
+        "continue_final_message"
+        not in ChatTemplate({"default": "{{ continue_final_message }}"}, {}).variables
+    )
