@@ -5,7 +5,8 @@
 Random safetensors of the Qwen3-8B shape are written to FOLDER, unless they are there, and loaded
 by the loaders that `auto` takes: from the page cache, whose aim is 60 % of the rate of copies out
 of pinned memory, and after it was emptied, whose aim is 90 % of direct reads of the same files.
-Bytes on the device are compared with the files. Needs torch, numpy and what rtp_core imports;
+Bytes on the device are compared with the files. A tokenizer lies beside them, so that
+`rtp bench load FOLDER` can time whole starts. Needs torch, numpy and what rtp_core imports;
 takes two minutes at most on a disk of 1 GB/s or more. `--device cpu --gb 0.3` tries the script.
 """
 
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gpu.tokenizer import write_tokenizer
 from gpu.work import QWEN3_8B
 
 from rtp_core import __version__
@@ -39,7 +41,7 @@ from rtp_core.loading.plan import plan_weights
 from rtp_core.loading.residency import resident_fraction
 from rtp_core.loading.sink import allocate
 from rtp_core.loading.storage import DIRECT_TO_DEVICE, TO_DEVICE, How, Stream
-from rtp_core.loading.transfer import HostTransfer, Transfer, transfers_to
+from rtp_core.loading.transfer import HostTransfer, Transfer, give_back_buffers, transfers_to
 from rtp_core.models.qwen import Qwen3Family
 
 SHARD_BYTES = 4_500_000_000
@@ -84,6 +86,7 @@ def write_model(folder: Path, shape: dict[str, Any]) -> None:
         ]
         for job in jobs:
             job.result()
+    write_tokenizer(folder, shape["vocab_size"])
     (folder / "config.json").write_text(json.dumps(shape))
 
 
@@ -161,7 +164,7 @@ class Bench:
     def load(self, stream: Stream) -> dict[str, float]:
         """One load into the same destinations, by fresh pinned memory."""
         if self.device != "cpu":
-            torch.accelerator.empty_host_cache()
+            give_back_buffers(self.device)
             torch.cuda.reset_peak_host_memory_stats()
         for one in self.into.values():
             one.zero_()

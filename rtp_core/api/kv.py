@@ -48,12 +48,17 @@ class KVGroup:
     """Layers with one lifetime and geometry; they share a block table per request.
 
     `sliding_window` counts visible tokens (key j visible to query i iff 0 <= i-j < window).
+    Keys of the first `first_key` tokens of a sequence are never seen: a drafter has no row for
+    token 0. `block_state` numbers, in the dtype of keys, are kept with each block beside its
+    tokens and live as long; what the next block's first row needs of this one.
     """
 
     name: str
     layers: tuple[int, ...]
     planes: tuple[KVPlane, KVPlane]
     sliding_window: int | None = None
+    first_key: int = 0
+    block_state: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +130,16 @@ class KVMemory(Protocol):
         """K and V of a layer as [kv_heads, num_blocks * block_size, head_dim] views."""
         ...
 
+    def states(self, group: int) -> torch.Tensor:
+        """[num_blocks, block_state] of a group, a view."""
+        ...
+
     def copy(self, copies: Sequence[BlockCopy]) -> None:
-        """Copy whole blocks, in order."""
+        """Copy whole blocks, in order, with their states."""
         ...
 
     def export_block(self, group: int, block: int) -> bytes:
-        """Canonical blob: layer-major, K then V, head, token, dim."""
+        """Canonical blob: layer-major, K then V, head, token, dim; then the block's state."""
         ...
 
     def import_block(self, group: int, block: int, blob: bytes) -> None:

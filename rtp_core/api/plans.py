@@ -14,6 +14,7 @@ from typing import NamedTuple
 from rtp_core.api.kv import BlockCopy, KVLoad
 from rtp_core.api.requests import TokenLogprob
 from rtp_core.api.sampling_params import SamplingParams
+from rtp_core.api.speculation import HiddenStates
 
 TO_BE_DRAWN = -1
 """In `PlanRow.token_ids`: the token that the step before this one draws for the sequence.
@@ -115,7 +116,9 @@ class StepResult:
 
     `errors` names sequences whose logits were unusable (NaN) with a reason; they end with
     FinishReason.ERROR and the others go on. Of the `seconds` the runner took, `model_seconds`
-    passed inside the model's forward and head; the rest is the host's own work.
+    passed inside the model's forward and head; the rest is the host's own work. `states` of all
+    the step's tokens, in order, are there if a drafter asked for them; they stay in the process
+    that computed them.
     """
 
     step_id: int
@@ -123,3 +126,4 @@ class StepResult:
     seconds: float = 0.0
     errors: dict[str, str] = field(default_factory=dict)
     model_seconds: float = 0.0
+    states: HiddenStates | None = None

@@ -13,14 +13,12 @@ import torch
 
 from rtp_core.api import (
     AttentionBackend,
-    BuildContext,
     CausalModel,
     KVMemory,
     LoadStats,
     ParallelContext,
     Role,
     SchedulingPolicy,
-    Speculator,
     WeightLoader,
 )
 from rtp_core.config.environment import cache_dir
@@ -31,6 +29,7 @@ from rtp_core.engine.cores import usable_cores
 from rtp_core.engine.cpu_weights import can_keep_codes
 from rtp_core.engine.device_memory import enough_memory
 from rtp_core.engine.devices import open_early, pick_device
+from rtp_core.engine.drafters import bind_drafters
 from rtp_core.engine.explain import explain_prepared
 from rtp_core.engine.grammar_desk import GrammarDesk
 from rtp_core.engine.model_facts import sampling_defaults, stop_token_ids
@@ -40,7 +39,6 @@ from rtp_core.engine.runners import builds_early, open_runner, rehearse_early
 from rtp_core.engine.services import Stopwatch
 from rtp_core.engine.tuned_kernels import use_tuned
 from rtp_core.engine.tuning import MeasuredBounds
-from rtp_core.errors import PluginError
 from rtp_core.kv.block_hash import BlockHasher, load_or_create_secret
 from rtp_core.kv.cache import CacheSettings, KVCache
 from rtp_core.loading.checksums import check_sums
@@ -49,7 +47,6 @@ from rtp_core.loading.files_done import TellingFiles
 from rtp_core.loading.finite import check_finite
 from rtp_core.loading.load import load_weights
 from rtp_core.loading.objects.address import without_query
-from rtp_core.plugins.host import PluginHost
 from rtp_core.scheduling.scheduler import Scheduler
 from rtp_core.speculation.controller import SpeculationController
 from rtp_core.text.gguf_tokenizer import WRITER_VERSION, write_tokenizer
@@ -83,7 +80,6 @@ def _build_engine(config: EngineConfig, progress: Progress | None, watch: Stopwa
         loader = TellingFiles(loader)
     backend: AttentionBackend = host.build(Role.ATTENTION, attention, context)
     policy: SchedulingPolicy = host.build(Role.SCHEDULER, config.scheduling.policy, context)
-    speculators = [(name, _speculator(host, name, context)) for name in config.speculation.methods]
     host.seal()
 
     info = _model_info(prepared)
@@ -93,16 +89,19 @@ def _build_engine(config: EngineConfig, progress: Progress | None, watch: Stopwa
     grammars = _grammars(info)
     masks = GrammarMasks(grammars, spec.vocab_size, eos)
     runner, memory = open_runner(prepared, model, backend, eos, masks, watch)
+    bind_drafters(prepared.drafters, model, backend, memory, spec, limits.block_size)
     cache = _cache(prepared, memory)
     watch.lap("cache")
     plugin_errors: Counter[str] = Counter()
     return EngineCore(
         EngineParts(
             info=replace(info, start=watch.timeline),
-            scheduler=Scheduler(policy, cache, limits, context.clock, eos),
+            scheduler=Scheduler(
+                policy, cache, limits, context.clock, eos, bool(prepared.drafters.groups)
+            ),
             runner=runner,
             speculation=SpeculationController(
-                speculators,
+                prepared.drafters.named,
                 limits.max_draft_tokens,
                 spec.vocab_size,
                 _on_error(prepared, plugin_errors),
@@ -129,25 +128,6 @@ def write_tokenizer_files(prepared: Prepared) -> Path:
     if not (directory / "tokenizer.json").is_file():
         write_tokenizer(checkpoint.gguf_metadata, directory)
     return directory
-
-
-def _speculator(host: PluginHost, name: str, context: BuildContext) -> Speculator:
-    """Built, and refused if it declares needs that would go unmet."""
-    speculator: Speculator = host.build(Role.SPECULATOR, name, context)
-    needs = speculator.needs
-    unmet = {
-        "hidden states": bool(needs.capture_layers or needs.wants_final_hidden),
-        "KV groups of its own": bool(needs.kv_groups),
-        "device memory": needs.memory_bytes > 0,
-    }
-    if any(unmet.values()):
-        words = " and ".join(need for need, asked in unmet.items() if asked)
-        raise PluginError(
-            *host.owner(f"{Role.SPECULATOR.value}:{name}"),
-            f"speculator {name!r} needs {words}, which this engine does not supply to drafters",
-            remedy="take it out of speculation.methods",
-        )
-    return speculator
 
 
 def _load_model(
@@ -236,8 +216,8 @@ def _cache(prepared: Prepared, memory: KVMemory) -> KVCache:
     secret_file = config.hash_secret_file or str(cache_dir() / "hash_secret")
     block_size = prepared.context.limits.block_size
     return KVCache(
-        prepared.spec.kv_groups,
-        [memory.space(index) for index in range(len(prepared.spec.kv_groups))],
+        prepared.kv_groups,
+        [memory.space(index) for index in range(len(prepared.kv_groups))],
         BlockHasher(load_or_create_secret(Path(secret_file)), block_size),
         CacheSettings(
             block_size,

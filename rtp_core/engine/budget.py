@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rtp_core.api import AttentionBackend, EngineLimits, KVStore, ModelSpec
+from rtp_core.api import AttentionBackend, EngineLimits, KVGroup, KVStore, ModelSpec
 from rtp_core.config.schema import EngineConfig
 from rtp_core.engine.capacity import CacheBudget, available_bytes, plan_cache, plan_device_cache
 from rtp_core.engine.device_memory import expected_memory, measured_memory
@@ -16,9 +16,10 @@ def expected_budget(
     store: KVStore,
     limits: EngineLimits,
     weights_bytes: int,
+    draft_groups: tuple[KVGroup, ...] = (),
 ) -> CacheBudget:
-    """From shapes. Raises CapacityError when the model cannot fit."""
-    groups = spec.kv_groups
+    """From shapes. Raises CapacityError when the model cannot fit, with its drafters."""
+    groups = spec.kv_groups + draft_groups
     if pick_device(config.model.device) == "cpu":
         return plan_cache(config, groups, store, limits, available_bytes(), weights_bytes)
     expected = expected_memory(spec, limits, weights_bytes)

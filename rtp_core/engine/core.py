@@ -1,7 +1,9 @@
 """The engine: one thread, one loop. draft -> schedule -> launch -> commit.
 
 A runner that executes beside the host has the next step planned and launched before the last
-one's tokens are read, so that planning costs no device time.
+one's tokens are read, so that planning costs no device time. Drafts follow from those tokens:
+while a drafter has an idea, steps are read before the next is planned, and events are told while
+it runs; while none has, drafters cost the device nothing.
 """
 
 from __future__ import annotations
@@ -70,6 +72,7 @@ class EngineCore:
         self._closed = False
         self._in_flight: deque[tuple[StepPlan, Pending]] = deque()
         self._collected_s = 0.0
+        self._tokens_first = False
 
     @property
     def info(self) -> ModelInfo:
@@ -109,15 +112,28 @@ class EngineCore:
         began = time.perf_counter()
         if self._grammars is not None and self._grammars.busy:
             self._admit_compiled(self._grammars)
-        self._draft()
+        if self._tokens_first and self._in_flight:
+            events = self._collect(began)
+            self._launch_next()
+            return events
+        launched = self._launch_next()
+        if launched and len(self._in_flight) < self._runner.most_in_flight:
+            return self._scheduler.take_events()
+        if not self._in_flight:
+            return self._scheduler.take_events()
+        events = self._collect(began)
+        if self._in_flight:
+            self._tokens_first = self._has_ideas()
+        return events
+
+    def _launch_next(self) -> bool:
+        """Plan the next step, with drafts if all tokens are known, and launch it."""
+        drafted = not self._in_flight and self._draft()
+        self._tokens_first = drafted and self._runner.most_in_flight > 1
         plan = self._scheduler.schedule()
         if plan is not None:
             self._in_flight.append((plan, self._launch(plan)))
-            if len(self._in_flight) < self._most_in_flight:
-                return self._scheduler.take_events()
-        if not self._in_flight:
-            return self._scheduler.take_events()
-        return self._collect(began)
+        return plan is not None
 
     def _admit_compiled(self, grammars: GrammarDesk) -> None:
         """Requests whose grammar is there join the queue, at the place of their arrival."""
@@ -129,14 +145,10 @@ class EngineCore:
             else:
                 self._scheduler.refuse(request_id, error)
 
-    @property
-    def _most_in_flight(self) -> int:
-        """Drafts follow from the tokens of the step before, so that step must be over."""
-        return 1 if self._speculation.active else self._runner.most_in_flight
-
     def _collect(self, began: float) -> tuple[TokenEvent, ...]:
         plan, pending = self._in_flight.popleft()
         result = self._finish(plan, pending)
+        self._extend(plan, result)
         events = self._scheduler.commit(plan, result)
         self._observe(plan, result)
         now = time.perf_counter()
@@ -168,6 +180,7 @@ class EngineCore:
             load_bytes=self._load.bytes_read,
             load_seconds=self._load.seconds,
             blocks={"device/dense": scheduler.cache.num_blocks_used},
+            cached_blocks={"device/dense": scheduler.cache.num_blocks_idle},
             spec_method_tokens=dict(speculation.method_tokens),
             finished=dict(scheduler.counters.finished),
             plugin_errors=dict(self._plugin_errors),
@@ -192,15 +205,23 @@ class EngineCore:
         """Refuse further work; memory goes with the last reference."""
         self._closed = True
 
-    def _draft(self) -> None:
+    def _draft(self) -> bool:
+        """Give drafts to rows that may have some; whether any has."""
         if not self._speculation.active:
-            return
+            return False
         rows = self._scheduler.draft_rows()
-        if not rows:
-            return
+        drafted = False
         for row, (_, draft) in zip(rows, self._speculation.propose(rows), strict=True):
             if draft.token_ids:
                 self._scheduler.set_draft(row.sequence_id, draft)
+                drafted = True
+        return drafted
+
+    def _has_ideas(self) -> bool:
+        """Whether somebody would draft, judged without the tokens that steps in flight draw."""
+        if not self._speculation.active:
+            return False
+        return self._speculation.would_draft(self._scheduler.draft_rows(ahead=True))
 
     def _launch(self, plan: StepPlan) -> Pending:
         try:
@@ -221,11 +242,18 @@ class EngineCore:
             log.exception("step_failed step=%d rows=%d", plan.step_id, len(plan.rows))
             return _failed(plan, error)
 
-    def _observe(self, plan: StepPlan, result: StepResult) -> None:
+    def _extend(self, plan: StepPlan, result: StepResult) -> None:
+        """Drafters hear who left and what was computed before blocks of it are offered."""
         if not self._speculation.active:
             return
         for sequence_id in plan.released:
             self._speculation.release(sequence_id)
+        if result.states is not None:
+            self._speculation.extend(plan, result, result.states)
+
+    def _observe(self, plan: StepPlan, result: StepResult) -> None:
+        if not self._speculation.active:
+            return
         self._speculation.observe(
             [
                 Commit(done.sequence_id, done.token_ids, row.num_drafts, done.num_accepted)

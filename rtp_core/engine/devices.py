@@ -36,8 +36,12 @@ def open_early(device: str) -> None:
     def use() -> None:
         import torch
 
+        from rtp_kernels.gpu.early import read_triton
+
         with suppress(RuntimeError):
             torch.empty(1, device=device)
+        with suppress(ImportError):
+            read_triton()
 
     threading.Thread(target=use, name="rtp-device", daemon=True).start()
 

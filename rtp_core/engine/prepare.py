@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rtp_core.api import (
     BuildContext,
+    KVGroup,
     KVStore,
     ModelFamily,
     ModelSpec,
@@ -18,6 +19,7 @@ from rtp_core.engine.budget import expected_budget
 from rtp_core.engine.capacity import CacheBudget, weight_bytes
 from rtp_core.engine.cpu_weights import WeightForm, weight_form
 from rtp_core.engine.devices import pick_device
+from rtp_core.engine.drafters import Drafters, build_drafters
 from rtp_core.engine.model_facts import (
     architecture_name,
     check_quantization,
@@ -26,12 +28,11 @@ from rtp_core.engine.model_facts import (
     run_dtype,
 )
 from rtp_core.engine.model_files import find_checkpoint, weight_plan
+from rtp_core.engine.selection import load_plugins
 from rtp_core.engine.services import MeasuredCosts, MonotonicClock, Stopwatch
 from rtp_core.loading.checkpoint import Checkpoint
-from rtp_core.plugins.discover import discover
 from rtp_core.plugins.host import PluginHost
-from rtp_core.plugins.resolve import Resolution, resolve
-from rtp_core.plugins.wants import wants
+from rtp_core.plugins.resolve import Resolution
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,12 @@ class Prepared:
     context: BuildContext
     plan: WeightPlan
     weights: WeightForm
+    drafters: Drafters
+
+    @property
+    def kv_groups(self) -> tuple[KVGroup, ...]:
+        """The model's, then those of drafters."""
+        return self.spec.kv_groups + self.drafters.groups
 
 
 def prepare(
@@ -67,12 +74,7 @@ def prepare(
     checkpoint = checkpoint or find_checkpoint(config, watch)
     check_quantization(config.model.quantization, checkpoint)
     architecture = architecture_name(checkpoint)
-    manifests = discover()
-    resolution = resolve(
-        wants(config, architecture, device), manifests, frozenset({f"device:{device}"})
-    )
-    host = PluginHost(manifests, config.plugins)
-    host.load(resolution)
+    host, resolution = load_plugins(config, architecture, device)
     watch.lap("plugins")
     dtype = run_dtype(config.model.dtype)
     context = BuildContext(
@@ -93,11 +95,23 @@ def prepare(
     spec = dataclasses.replace(spec, fingerprint=f"{checkpoint.content_id}:{weights.name}")
     context = dataclasses.replace(context, limits=limits, model=spec)
     store: KVStore = host.build(Role.KV_STORE, config.kv.store, context)
-    needed = weight_bytes(plan.parameters)
+    drafters = build_drafters(host, config.speculation.methods, context, spec)
+    needed = weight_bytes(plan.parameters) + drafters.memory_bytes
     watch.lap("plan")
-    budget = expected_budget(config, spec, store, limits, needed)
+    budget = expected_budget(config, spec, store, limits, needed, drafters.groups)
     return Prepared(
-        config, checkpoint, host, resolution, spec, family, store, budget, context, plan, weights
+        config,
+        checkpoint,
+        host,
+        resolution,
+        spec,
+        family,
+        store,
+        budget,
+        context,
+        plan,
+        weights,
+        drafters,
     )
 
 

@@ -52,7 +52,7 @@ def open_runner(
             rehearse(placed, backend, prepared.store, watch)
         budget = measured_budget(prepared.config, placed, backend, prepared.store)
         log.info("kv_budget bytes=%d blocks=%s", budget.num_bytes, budget.num_blocks)
-    memory = prepared.store.open(spec.kv_groups, budget.num_blocks, limits.block_size, device)
+    memory = prepared.store.open(prepared.kv_groups, budget.num_blocks, limits.block_size, device)
     bound = backend.bind(spec, memory, limits.block_size)
     if isinstance(model, CheckedModel):
         model.check(bound, limits.block_size)
@@ -60,7 +60,9 @@ def open_runner(
         sampler = Sampler(spec.vocab_size, eos, grammars=masks)
         watch.lap("kv-pool")
         scores = PromptScores(spec.vocab_size)
-        return ModelRunner(model, bound, memory, sampler, device, scores), memory
+        host = ModelRunner(model, bound, memory, sampler, device, scores)
+        host.keep_states(prepared.drafters.capture)
+        return host, memory
     runner, programs = build_runner(placed, bound, memory, eos, masks)
     watch.lap("kv-pool")
     if not prepared.config.model.enforce_eager:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
 from rtp_core.api import (
     BoundAttention,
     CausalModel,
+    DraftableModel,
+    ForwardOutput,
+    HiddenStates,
     KVMemory,
     PlanRow,
     RowResult,
@@ -22,6 +25,13 @@ from rtp_core.api import (
 from rtp_core.execution.faults import explained, free_memory, lost_device
 from rtp_core.execution.prompt_scores import PromptScores, Span
 from rtp_core.execution.step_runner import Pending
+
+
+class Capture(NamedTuple):
+    """States that drafters read: entering `layers`, and behind the final norm."""
+
+    layers: tuple[int, ...] = ()
+    final: bool = False
 
 
 class RowSampler(Protocol):
@@ -60,6 +70,7 @@ class ModelRunner:
         device: str,
         scores: PromptScores | None = None,
     ) -> None:
+        self._capture: Capture | None = None
         self._model = model
         self._scores = scores
         self._attention = attention
@@ -68,6 +79,10 @@ class ModelRunner:
         self._device = device
         self._model_seconds = 0.0
         self.num_forwards = 0
+
+    def keep_states(self, capture: Capture | None) -> None:
+        """From now on results carry these states; None for none."""
+        self._capture = capture
 
     def launch(self, plan: StepPlan) -> Pending:
         """`run`, as the engine asks for it; errors as `execution.faults` has them."""
@@ -89,15 +104,23 @@ class ModelRunner:
         self._sampler.prepare(plan.rows)
         sampling, picks = _sampling_rows(plan.rows)
         spans = [] if self._scores is None else self._scores.spans(plan.rows)
-        hidden = self._forward(plan, None if spans else picks)
-        prompts = self._score(spans, hidden)
-        rows, errors = self._draw(plan, sampling, hidden[picks] if spans else hidden)
+        whole = bool(spans) or (self._capture is not None and self._capture.final)
+        done = self._forward(plan, None if whole else picks)
+        prompts = self._score(spans, done.hidden)
+        rows, errors = self._draw(plan, sampling, done.hidden[picks] if whole else done.hidden)
         if prompts:
             rows = tuple(
                 row._replace(prompt_logprobs=prompts.get(row.sequence_id, ())) for row in rows
             )
+        states = None if self._capture is None else self._states(self._capture, done)
         seconds = time.perf_counter() - began
-        return StepResult(plan.step_id, rows, seconds, errors, self._model_seconds)
+        return StepResult(plan.step_id, rows, seconds, errors, self._model_seconds, states)
+
+    def _states(self, capture: Capture, done: ForwardOutput) -> HiddenStates:
+        final = None
+        if capture.final and isinstance(self._model, DraftableModel):
+            final = self._model.normed(done.hidden)
+        return HiddenStates(done.captured, final)
 
     def _lost(self) -> str | None:
         return lost_device(self._device)
@@ -114,7 +137,7 @@ class ModelRunner:
         if plan.copies:
             self._memory.copy(plan.copies)
 
-    def _forward(self, plan: StepPlan, picks: list[int] | None) -> torch.Tensor:
+    def _forward(self, plan: StepPlan, picks: list[int] | None) -> ForwardOutput:
         """Hidden states of the tokens at `picks`, or of all."""
         flat: list[int] = []
         for row in plan.rows:
@@ -126,9 +149,10 @@ class ModelRunner:
             wanted = torch.tensor(picks, dtype=torch.int64, device=self._device)
         self.num_forwards += 1
         began = time.perf_counter()
-        done = self._model.forward(token_ids, self._attention, attention_plan, wanted=wanted)
+        layers = () if self._capture is None else self._capture.layers
+        done = self._model.forward(token_ids, self._attention, attention_plan, layers, wanted)
         self._model_seconds += time.perf_counter() - began
-        return done.hidden
+        return done
 
     def _draw(
         self, plan: StepPlan, sampling: Sequence[PlanRow], hidden: torch.Tensor

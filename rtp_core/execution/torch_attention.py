@@ -107,7 +107,7 @@ class BoundTorchAttention:
         self._attend = resolve("paged_attention", device, spec.dtype)
         self._exact = spec.dtype == "float32"
         self._unit = math.lcm(KEY_TILE, block_size) if self._exact else block_size
-        self._windows = tuple(group.sliding_window for group in spec.kv_groups)
+        self._groups = spec.kv_groups
         self._kinds: list[_Kind] = []
         self._layers: dict[int, _Layer] = {}
         for number, group in enumerate(spec.kv_groups):
@@ -116,7 +116,8 @@ class BoundTorchAttention:
                 kind = self._kind(_Kind(number, spec.rope_of(layer)))
                 self._layers[layer] = _Layer(kind, memory.planes(layer), geometry)
         geometries = list({layer.geometry: None for layer in self._layers.values()})
-        on_cpu = device == "cpu"
+        # The compiled form reads keys from the first on.
+        on_cpu = device == "cpu" and not any(group.first_key for group in spec.kv_groups)
         self._compiled = compiled_attention(spec.dtype, geometries) if on_cpu else None
         self._frequencies = {
             kind.rope: inverse_frequencies(kind.rope).to(device) for kind in self._kinds
@@ -218,14 +219,13 @@ class BoundTorchAttention:
         self, plan_rows: Sequence[PlanRow], group: int, cos: torch.Tensor, sin: torch.Tensor
     ) -> AttentionPlan:
         rows = [_row(row, group) for row in plan_rows]
-        window = self._windows[group]
-        batch = self._batch(rows, window)
+        batch = self._batch(rows, self._groups[group])
         slots, writers = self._slots(rows)
         keys: list[RowKeys] = []
         begin = 0
         for row in rows:
             if batch is None:
-                skip = num_unseen(row.start, window, self._unit)
+                skip = _skipped(row, self._groups[group], self._unit)
                 keys.append(row_keys(row, begin, self._block_size, self._device, skip))
             begin += row.num_new
         one_run = writers is None and slots[-1] - slots[0] == len(slots) - 1
@@ -257,11 +257,11 @@ class BoundTorchAttention:
             return slots, None
         return slots, torch.tensor(writers, dtype=torch.int64, device=self._device)
 
-    def _batch(self, rows: Sequence[Row], window: int | None) -> Batch | None:
+    def _batch(self, rows: Sequence[Row], group: KVGroup) -> Batch | None:
         """Single-token rows of similar length go together; never in float32 (exact form)."""
         if self._exact or len(rows) < 2 or any(row.num_new != 1 for row in rows):
             return None
-        unseen = [num_unseen(row.start, window, 1) for row in rows]
+        unseen = [_skipped(row, group, 1) for row in rows]
         lengths = [row.start + 1 - skip for row, skip in zip(rows, unseen, strict=True)]
         width = max(lengths)
         if width * len(rows) > LENGTH_SPREAD * sum(lengths):
@@ -302,6 +302,11 @@ def layer_geometry(spec: ModelSpec, group: KVGroup, block_size: int) -> Geometry
 
 def _factor(rope: RopeSpec | None) -> float:
     return 1.0 if rope is None else rope.attention_factor
+
+
+def _skipped(row: Row, group: KVGroup, unit: int) -> int:
+    """Leading keys of a row that none of its queries sees, as `num_unseen` counts them."""
+    return max(group.first_key, num_unseen(row.start, group.sliding_window, unit))
 
 
 def _row(row: PlanRow, group: int) -> Row:

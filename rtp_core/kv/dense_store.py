@@ -24,7 +24,8 @@ class DenseStore:
             plane.num_heads * plane.head_dim * getattr(torch, plane.dtype).itemsize
             for plane in group.planes
         )
-        return len(group.layers) * block_size * per_token
+        state = group.block_state * getattr(torch, group.planes[0].dtype).itemsize
+        return len(group.layers) * block_size * per_token + state
 
     def open(
         self, groups: Sequence[KVGroup], num_blocks: Sequence[int], block_size: int, device: str
@@ -34,7 +35,7 @@ class DenseStore:
 
 
 class DenseMemory:
-    """Per group two tensors [layers, kv_heads, num_blocks * block_size, head_dim]."""
+    """Per group two tensors [layers, kv_heads, num_blocks * block_size, head_dim], and states."""
 
     def __init__(
         self, groups: Sequence[KVGroup], num_blocks: Sequence[int], block_size: int, device: str
@@ -42,6 +43,7 @@ class DenseMemory:
         self._block_size = block_size
         self._spaces = [BlockSpace(count) for count in num_blocks]
         self._planes: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._states: list[torch.Tensor] = []
         self._where: dict[int, tuple[int, int]] = {}
         for number, (group, count) in enumerate(zip(groups, num_blocks, strict=True)):
             keys, values = (
@@ -53,13 +55,16 @@ class DenseMemory:
                 for plane in group.planes
             )
             self._planes.append((keys, values))
+            state = torch.zeros(count, group.block_state, dtype=keys.dtype, device=device)
+            self._states.append(state)
             for index, layer in enumerate(group.layers):
                 self._where[layer] = (number, index)
 
     @property
     def num_bytes(self) -> int:
         """Bytes reserved on the device."""
-        return sum(plane.nbytes for pair in self._planes for plane in pair)
+        planes = sum(plane.nbytes for pair in self._planes for plane in pair)
+        return planes + sum(state.nbytes for state in self._states)
 
     def space(self, group: int) -> KVSpace:
         """Allocator of a group."""
@@ -71,25 +76,35 @@ class DenseMemory:
         keys, values = self._planes[group]
         return keys[index], values[index]
 
+    def states(self, group: int) -> torch.Tensor:
+        """[num_blocks, block_state] of a group."""
+        return self._states[group]
+
     def copy(self, copies: Sequence[BlockCopy]) -> None:
         """Whole blocks, in order."""
         for one in copies:
+            states = self._states[one.group]
+            states[one.destination] = states[one.source]
             for plane in self._planes[one.group]:
                 block_copy(plane, ((one.source, one.destination),), self._block_size)
 
     def export_block(self, group: int, block: int) -> bytes:
-        """Canonical blob: layer, K then V, head, token, dim."""
+        """Canonical blob: layer, K then V, head, token, dim; then the state."""
         flat = [_as_bytes(part.cpu().contiguous()) for part in self._parts(group, block)]
-        return torch.cat(flat, dim=1).numpy().tobytes()
+        state = _as_bytes(self._states[group][block : block + 1].cpu())
+        return torch.cat(flat, dim=1).numpy().tobytes() + state.numpy().tobytes()
 
     def import_block(self, group: int, block: int, blob: bytes) -> None:
         """Inverse of `export_block`; raises ValueError on a wrong length."""
-        parts = self._parts(group, block)
-        wanted = sum(part.nbytes for part in parts)
+        parts, state = self._parts(group, block), self._states[group][block]
+        keys_and_values = sum(part.nbytes for part in parts)
+        wanted = keys_and_values + state.nbytes
         if len(blob) != wanted:
             raise ValueError(f"a block has {wanted} bytes, not {len(blob)}")
         num_layers = parts[0].shape[0]
-        rows = torch.frombuffer(bytearray(blob), dtype=torch.uint8).view(num_layers, -1)
+        raw = torch.frombuffer(bytearray(blob), dtype=torch.uint8)
+        state.copy_(raw[keys_and_values:].clone().view(state.dtype))
+        rows = raw[:keys_and_values].view(num_layers, -1)
         at = 0
         for part in parts:
             end = at + part.nbytes // num_layers

@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from rtp_core.loading.page_locked import page_locked
+
 Fence = Callable[[], None]
 """Returns once all that was submitted before has taken its bytes out of the buffers."""
 
@@ -59,7 +61,7 @@ class CudaTransfer:
 
     def buffer(self, num_bytes: int) -> torch.Tensor:
         """See Transfer."""
-        return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
+        return page_locked(num_bytes, self._stream.synchronize)
 
     def submit(self, work: Callable[[], None]) -> None:
         """See Transfer."""
@@ -87,4 +89,12 @@ def transfers_to(device: str) -> Callable[[], Transfer]:
 def give_back_buffers(device: str) -> None:
     """Pinned memory that nobody uses, to the system."""
     if device.startswith("cuda"):
-        torch.accelerator.empty_host_cache()
+        _empty_host_cache()
+
+
+def _empty_host_cache() -> None:
+    """torch.accelerator has it from 2.12 on; before, only its C++ side."""
+    empty = getattr(torch.accelerator, "empty_host_cache", None)
+    if empty is None:
+        empty = torch._C._host_emptyCache  # pyright: ignore[reportAttributeAccessIssue]
+    empty()

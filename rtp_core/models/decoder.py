@@ -22,6 +22,7 @@ from rtp_core.api import (
     ParallelContext,
 )
 from rtp_core.errors import ModelError
+from rtp_kernels.norm_linear.reference import rms_norm
 
 Kernels = Callable[[str], Callable[..., Any]]
 Stream = Callable[[torch.Tensor], torch.Tensor]
@@ -67,7 +68,7 @@ class Decoder:
         self._softcap = spec.logits_softcap
         # Half precision has forms that never wait; float32 experts are chosen by the host.
         self.queues = spec.experts is None or spec.dtype != "float32"
-        self._embed = kernels("embed")
+        self._lookup = kernels("embed")
         self._to_logits = kernels("head")
         self._soft_cap = kernels("soft_cap")
         self._settle = kernels("settle")
@@ -81,9 +82,7 @@ class Decoder:
         wanted: torch.Tensor | None = None,
     ) -> ForwardOutput:
         """See `api.CausalModel`."""
-        x = self._embed(token_ids, self._table)
-        if self._scale != 1.0:
-            x = x * self._scale
+        x = self.embed(token_ids)
         captured: dict[int, torch.Tensor] = {}
         last = len(self._layers) - 1
         for index, layer in enumerate(self._layers):
@@ -97,6 +96,21 @@ class Decoder:
                     break
             x = layer.add_feed_forward(layer.add_attention(heads, x))
         return ForwardOutput(self._settle(x), captured)
+
+    def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """int64 [tokens] -> [tokens, hidden_size]."""
+        x = self._lookup(token_ids, self._table)
+        return x if self._scale == 1.0 else x * self._scale
+
+    def normed(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The final norm; see `api.DraftableModel`."""
+        return rms_norm(hidden, self._norm, self._eps)
+
+    def head_rows(self, token_ids: torch.Tensor | None = None) -> torch.Tensor:
+        """Dense rows of the head; see `api.DraftableModel`."""
+        head: Any = self._head
+        dense = head if isinstance(head, torch.Tensor) else head.dense
+        return dense if token_ids is None else dense[token_ids]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, hidden_size] -> float32 [rows, vocab_size]."""

@@ -38,6 +38,7 @@ from rtp_core.kv.cache import KVCache
 from rtp_core.scheduling.admission import expand
 from rtp_core.scheduling.batch import Batch
 from rtp_core.scheduling.counters import SchedulerCounters
+from rtp_core.scheduling.drafting import rows_to_draft
 from rtp_core.scheduling.planning import Planner
 from rtp_core.scheduling.sequence import Ending, Sequence
 from rtp_core.scheduling.waiting import Waiting
@@ -53,8 +54,11 @@ class Scheduler:
         limits: EngineLimits,
         clock: Clock,
         eos_token_ids: frozenset[int],
+        drafts_hold_blocks: bool = False,
     ) -> None:
+        """`drafts_hold_blocks`: drafters store keys of what they draft, in the cache."""
         self.cache = cache
+        self._drafts_hold_blocks = drafts_hold_blocks
         self._policy = policy
         self._limits = limits
         self._clock = clock
@@ -117,17 +121,14 @@ class Scheduler:
             if choice in (None, sequence.choice):
                 self._end(sequence, Ending(FinishReason.ABORT))
 
-    def draft_rows(self) -> list[DraftRow]:
-        """Decoding sequences with room for drafts, and how many tokens fit."""
-        most = self._limits.max_draft_tokens
-        rows: list[DraftRow] = []
-        for sequence in self._batch:
-            tokens = sequence.token_ids
-            room = min(most, sequence.limit - len(tokens) - 1)
-            if room > 0 and sequence.decoding:
-                tenant = sequence.request.tenant
-                rows.append(DraftRow(sequence.sequence_id, tokens, room, tenant))
-        return rows
+    def draft_rows(self, *, ahead: bool = False) -> list[DraftRow]:
+        """Decoding sequences with room for drafts, and how many tokens fit.
+
+        With `ahead`, those whose next token is being drawn, as if it had been. Where drafters
+        have layers of their own, drafts have blocks before they are made.
+        """
+        cache = self.cache if self._drafts_hold_blocks and not ahead else None
+        return rows_to_draft(self._batch, self._limits.max_draft_tokens, ahead, cache)
 
     def set_draft(self, sequence_id: str, draft: Draft) -> None:
         """Verify this draft in the next step; of a tree, its first branch."""

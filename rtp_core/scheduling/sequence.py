@@ -69,6 +69,11 @@ class Sequence:
         return self.num_pending > 0 and self.num_known >= self.limit
 
     @property
+    def draws_next(self) -> bool:
+        """True when a step in flight draws the token after those that are known."""
+        return self.num_pending == 1 and len(self.token_ids) >= self.num_prompt
+
+    @property
     def constrained(self) -> bool:
         """True when the tokens drawn decide which may follow."""
         return self.request.sampling.masked

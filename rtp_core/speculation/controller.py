@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import index
 
-from rtp_core.api import Commit, Draft, DraftRow, Speculator
+from rtp_core.api import Commit, Draft, DraftRow, HiddenStates, Speculator, StepPlan, StepResult
+from rtp_core.speculation.state_drafter import StateDrafter, state_rows
 
 log = logging.getLogger("rtp.speculation")
 MAX_BAD_DRAFTS = 8
@@ -65,6 +66,19 @@ class SpeculationController:
                 self._method[row.sequence_id] = name
         return proposals
 
+    def would_draft(self, rows: Sequence[DraftRow]) -> bool:
+        """Whether anybody has a draft for any of these rows; nothing is counted.
+
+        Who reads states always has: it is not asked before its states are there.
+        """
+        if any(isinstance(one, StateDrafter) for one in self._speculators.values()):
+            return bool(rows)
+        return any(
+            draft.token_ids
+            for name, speculator in list(self._speculators.items())
+            for draft in (self._ask(name, speculator, rows) if rows else ())
+        )
+
     def observe(self, commits: Sequence[Commit]) -> None:
         """Count, and tell the drafters."""
         for commit in commits:
@@ -77,6 +91,18 @@ class SpeculationController:
         for name, speculator in list(self._speculators.items()):
             try:
                 speculator.observe(commits)
+            except Exception as error:  # noqa: BLE001 (a drafter may not stop the engine)
+                self._drop(name, error)
+
+    def extend(self, plan: StepPlan, result: StepResult, states: HiddenStates) -> None:
+        """Hand states of what a step committed to the drafters that read them."""
+        readers = [
+            (name, one) for name, one in self._speculators.items() if isinstance(one, StateDrafter)
+        ]
+        rows = state_rows(plan, result) if readers else []
+        for name, reader in readers:
+            try:
+                reader.extend(rows, states)
             except Exception as error:  # noqa: BLE001 (a drafter may not stop the engine)
                 self._drop(name, error)
 

@@ -56,7 +56,8 @@ def test_a_drafter_can_ask_for_hidden_states_and_cache_of_its_own():
     )
     assert needs.capture_layers == (2, 15, 28)
     assert "capture_layers" in inspect.signature(api.CausalModel.forward).parameters
-    assert {"hidden", "block_tables"} <= set(api.DraftRow._fields)
+    assert "block_tables" in api.DraftRow._fields
+    assert {"bind", "extend"} <= set(dir(api.StateSpeculator))
 
 
 @pytest.mark.parametrize("shard", list(api.Shard))

@@ -275,6 +275,7 @@ KV_STORE = {
     "planes_have_the_geometry_of_their_group": store(planes=_swapped),
     "planes_are_views": store(planes=_cloned),
     "copies_move_whole_blocks": store(copy=_backwards),
+    "states_belong_to_blocks": store(copy=lambda self, copies: None),
     "blobs_are_canonical": store(export_block=_values_first),
     "blocks_survive_export_and_import": store(import_block=_next_block),
     "blobs_of_wrong_length_are_refused": store(import_block=_unchecked),
@@ -560,7 +561,7 @@ def attention(edit_rows=None, edit_spec=None, edit_scoring=None, **members):
 
 
 def _blind(spec):
-    groups = tuple(replace(group, sliding_window=None) for group in spec.kv_groups)
+    groups = tuple(replace(group, sliding_window=None, first_key=0) for group in spec.kv_groups)
     return replace(spec, kv_groups=groups)
 
 
@@ -586,6 +587,7 @@ ATTENTION = {
     "a_tree_sees_its_ancestors_only": attention(lambda row: row._replace(tree_parents=None)),
     "a_row_without_slots_writes_nothing": attention(lambda row: row._replace(writes_kv=True)),
     "a_window_bounds_what_is_seen": attention(edit_spec=_blind),
+    "first_keys_are_not_seen": attention(edit_spec=_blind),
     "ready_heads_attend_as_they_are": attention(
         edit_scoring=lambda scoring: scoring._replace(sinks=None)
     ),

@@ -125,17 +125,18 @@ def row_keys(
 ) -> RowKeys:
     """Locate the keys of a row whose queries start at token `begin` of the step.
 
-    `skip` leading keys, whole blocks of them (and whole key tiles for an exact form), are left
-    out.
+    `skip` leading keys are left out. For an exact form they are whole key tiles, or the same
+    number for every row of a sequence.
     """
-    num_keys = row.start + row.num_new - skip
-    first_block = skip // block_size
-    blocks = row.blocks[first_block : first_block - (-num_keys // block_size)]
+    length = row.start + row.num_new
+    first_block, offset = divmod(skip, block_size)
+    blocks = row.blocks[first_block : -(-length // block_size)]
     first, index = -1, None
     if consecutive(blocks):
-        first = blocks[0] * block_size
+        first = blocks[0] * block_size + offset
     else:
-        index = key_index(blocks, num_keys, block_size, device)
+        index = key_index(blocks, length - first_block * block_size, block_size, device)[offset:]
+    num_keys = length - skip
     tree = None if row.parents is None else ancestor_mask(row.parents, device)
     return RowKeys(begin, row.num_new, num_keys, first, index, tree)
 

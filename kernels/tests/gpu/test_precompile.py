@@ -169,7 +169,10 @@ def test_an_emptied_cache_forgets(tmp_path, monkeypatch):
 
 
 def test_a_worker_compiles_kernels_and_what_launches_them(monkeypatch):
-    """Neither touches the device; an answer follows each kernel, and nothing else does."""
+    """Neither touches the device; an answer follows each kernel, and nothing else does.
+
+    What is compiled goes by the digest of who asked.
+    """
     made, read_end = [], os.pipe()
 
     class Driver:
@@ -183,7 +186,7 @@ def test_a_worker_compiles_kernels_and_what_launches_them(monkeypatch):
             return SimpleNamespace(src=specialization, metadata="metadata")
 
     kernels = SimpleNamespace(first=Kernel(), second=Kernel())
-    wanted = [("module", "first", "source", "a"), ("module", "second", "source", "b")]
+    wanted = [("module", "first", "digest 1", "a"), ("module", "second", "digest 2", "b")]
     monkeypatch.setattr(workers, "import_module", lambda name: kernels)
     monkeypatch.setattr(workers.driver, "_active", Driver())
     monkeypatch.setattr(
@@ -200,3 +203,4 @@ def test_a_worker_compiles_kernels_and_what_launches_them(monkeypatch):
     with os.fdopen(read_end[0], "rb") as answers:
         assert answers.read() == b"compiled\ncompiled\n"
     assert made == [("a", "metadata"), ("b", "metadata")]
+    assert (kernels.first.hash, kernels.second.hash) == ("digest 1", "digest 2")

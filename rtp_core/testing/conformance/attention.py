@@ -142,6 +142,17 @@ def a_window_bounds_what_is_seen(make: Make) -> None:
         paged.step("a chunk of 20 tokens", Part("b", 20))
 
 
+def first_keys_are_not_seen(make: Make) -> None:
+    """Group 1 has no key for token 0: a drafter's layers, whose rows begin at token 1."""
+    for dtype in TOLERANCE:
+        paged = Paged(make, dtype, first_key=1)
+        for name in "ab":
+            paged.assume(name, 1)
+        paged.step("prefills from token 1", Part("a", 36), Part("b", 7))
+        paged.step("decoding", Part("a", 1), Part("b", 1))
+        paged.step("a chunk beside a decoding row", Part("b", 20), Part("a", 1))
+
+
 def ready_heads_attend_as_they_are(make: Make) -> None:
     """attend() of a prefill and a chunk after it, with each way of making scores."""
     for dtype, scoring in ((one, two) for one in TOLERANCE for two in _SCORINGS):
@@ -185,6 +196,7 @@ CHECKS: tuple[Check, ...] = (
     a_tree_sees_its_ancestors_only,
     a_row_without_slots_writes_nothing,
     a_window_bounds_what_is_seen,
+    first_keys_are_not_seen,
     ready_heads_attend_as_they_are,
 )
 
@@ -192,9 +204,12 @@ CHECKS: tuple[Check, ...] = (
 class Paged:
     """A bound backend beside the reference; every step compares the two, layer by layer."""
 
-    def __init__(self, make: Make, dtype: str = "float32", window: int | None = None) -> None:
-        self._spec = _spec(dtype, window)
+    def __init__(
+        self, make: Make, dtype: str = "float32", window: int | None = None, first_key: int = 0
+    ) -> None:
+        self._spec = _spec(dtype, window, first_key)
         self._windows = {0: None, 1: window}
+        self._first_keys = {0: 0, 1: first_key}
         self._dtype = _of(dtype)
         self._memory = PlaneStore().open(
             self._spec.kv_groups, [NUM_BLOCKS] * len(self._spec.kv_groups), BLOCK, "cpu"
@@ -220,6 +235,12 @@ class Paged:
             self._compare(what, layer, got, wanted)
         for number, part in enumerate(parts):
             self._keep(part, [new[layer][number] for layer in (0, 1)])
+
+    def assume(self, name: str, length: int) -> None:
+        """A sequence begins with tokens whose keys and values, all zero, are stored."""
+        width = (self._spec.num_heads + 2 * self._spec.num_kv_heads) * self._spec.head_dim
+        zeros = torch.zeros(length, width, dtype=self._dtype)
+        self._tokens[name] = _Tokens([], [zeros, zeros], length)
 
     def truncate(self, name: str, length: int) -> None:
         """Forget the last tokens: they were drafts that did not hold."""
@@ -269,6 +290,7 @@ class Paged:
             below, depths = ancestors(part.parents, known)
             mask[-len(part.parents) :] = below
             positions[known:] = [known - 1 + depth for depth in depths]
+        mask[:, : self._first_keys[layer]] = False
         return attend(torch.cat((past, new)), positions, mask, self._spec)
 
     def _compare(self, what: str, layer: int, got: torch.Tensor, wanted: torch.Tensor) -> None:
@@ -299,10 +321,11 @@ def _of(dtype: str) -> torch.dtype:
     return getattr(torch, dtype)
 
 
-def _spec(dtype: str, window: int | None):  # noqa: ANN202
+def _spec(dtype: str, window: int | None, first_key: int = 0):  # noqa: ANN202
     spec = small_spec(dtype=dtype)
     planes = spec.kv_groups[0].planes
-    if window is None:
+    if window is None and not first_key:
         return spec
-    groups = (KVGroup("main", (0,), planes), KVGroup("window", (1,), planes, window))
+    other = KVGroup("window", (1,), planes, window, first_key)
+    groups = (KVGroup("main", (0,), planes), other)
     return replace(spec, kv_groups=groups)

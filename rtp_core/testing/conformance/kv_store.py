@@ -177,6 +177,29 @@ def copies_move_whole_blocks(make: Make) -> None:
                 )
 
 
+def states_belong_to_blocks(make: Make) -> None:
+    """[num_blocks, block_state], kept apart from keys and values, and copied with the block."""
+    opened = _open(make)
+    for number, (group, count) in enumerate(zip(opened.groups, BLOCKS, strict=True)):
+        states = opened.memory.states(number)
+        require(
+            tuple(states.shape) == (count, group.block_state),
+            f"states({number}) is [{count}, {group.block_state}], as the group asks",
+            show(tuple(states.shape)),
+            "keep group.block_state numbers for each block, in the dtype of its keys",
+        )
+    _fill(opened)
+    opened.memory.states(1).copy_(torch.arange(BLOCKS[1] * 3).view(BLOCKS[1], 3))
+    opened.memory.copy((BlockCopy(1, 1, 3),))
+    require(
+        opened.memory.states(1)[:, 0].tolist() == [0, 3, 6, 3, 12]
+        and bool((opened.memory.planes(1)[0] == _mark(1, 0)).all()),
+        "copy() takes a block's state along, and states overlap no keys",
+        show(opened.memory.states(1)[:, 0].tolist()),
+        "copy states[source] to states[destination] too",
+    )
+
+
 def blobs_are_canonical(make: Make) -> None:
     """Layer, K then V, head, token, dim: tiers and peers rely on the order."""
     opened = _open(make)
@@ -184,11 +207,11 @@ def blobs_are_canonical(make: Make) -> None:
     for number, group in enumerate(opened.groups):
         expected = b"".join(
             _bytes(_block(planes[layer][which], 3)) for layer in group.layers for which in (0, 1)
-        )
+        ) + _bytes(opened.memory.states(number)[3])
         blob = opened.memory.export_block(number, 3)
         require(
             bytes(blob) == expected,
-            f"export_block() is {len(expected)} bytes: layer, K then V, head, token, dim",
+            f"export_block() is {len(expected)} bytes: layer, K then V, head, token, dim; state",
             f"{len(blob)} bytes" + (", in another order" if len(blob) == len(expected) else ""),
             "export dense values in this order, whatever the layout of the memory",
         )
@@ -235,6 +258,7 @@ CHECKS: tuple[Check, ...] = (
     planes_have_the_geometry_of_their_group,
     planes_are_views,
     copies_move_whole_blocks,
+    states_belong_to_blocks,
     blobs_are_canonical,
     blocks_survive_export_and_import,
     blobs_of_wrong_length_are_refused,
@@ -245,7 +269,13 @@ def _open(make: Make) -> _Opened:
     """Two groups that differ in every respect; in one of them K and V differ too."""
     groups = (
         KVGroup("main", (0, 2), (KVPlane(2, 8, "float32"), KVPlane(2, 8, "float32"))),
-        KVGroup("window", (1,), (KVPlane(1, 16, "bfloat16"), KVPlane(1, 8, "bfloat16")), 32),
+        KVGroup(
+            "window",
+            (1,),
+            (KVPlane(1, 16, "bfloat16"), KVPlane(1, 8, "bfloat16")),
+            32,
+            block_state=3,
+        ),
     )
     store: KVStore = make(build_context())
     return _Opened(store, store.open(groups, BLOCKS, BLOCK, "cpu"), groups)
@@ -277,6 +307,9 @@ def _randomise(opened: _Opened) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
             for plane in pair:
                 plane.copy_(torch.randn(plane.shape, generator=generator))
             held[layer] = tuple(plane.clone() for plane in pair)
+    for number in range(len(opened.groups)):
+        states = opened.memory.states(number)
+        states.copy_(torch.randn(states.shape, generator=generator))
     return held
 
 

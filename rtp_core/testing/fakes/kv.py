@@ -62,7 +62,8 @@ class PlaneStore:
             plane.num_heads * plane.head_dim * getattr(torch, plane.dtype).itemsize
             for plane in group.planes
         )
-        return len(group.layers) * block_size * width
+        state = group.block_state * getattr(torch, group.planes[0].dtype).itemsize
+        return len(group.layers) * block_size * width + state
 
     def open(
         self, groups: Sequence[KVGroup], num_blocks: Sequence[int], block_size: int, device: str
@@ -83,6 +84,14 @@ class PlaneMemory:
         self._block_size = block_size
         self._spaces = [ListSpace(count) for count in num_blocks]
         self._planes: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._states = [
+            torch.zeros(
+                (count, group.block_state),
+                dtype=getattr(torch, group.planes[0].dtype),
+                device=device,
+            )
+            for group, count in zip(groups, num_blocks, strict=True)
+        ]
         for group, count in zip(groups, num_blocks, strict=True):
             for layer in group.layers:
                 keys, values = (
@@ -97,8 +106,9 @@ class PlaneMemory:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all planes."""
-        return sum(plane.nbytes for pair in self._planes.values() for plane in pair)
+        """Bytes of all planes and states."""
+        planes = sum(plane.nbytes for pair in self._planes.values() for plane in pair)
+        return planes + sum(state.nbytes for state in self._states)
 
     def space(self, group: int) -> KVSpace:
         """Allocator of a group."""
@@ -107,6 +117,10 @@ class PlaneMemory:
     def planes(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """K and V of a layer."""
         return self._planes[layer]
+
+    def states(self, group: int) -> torch.Tensor:
+        """Of all blocks of a group."""
+        return self._states[group]
 
     def copy(self, copies: Sequence[BlockCopy]) -> None:
         """In order."""
@@ -118,7 +132,7 @@ class PlaneMemory:
                 target.copy_(source)
 
     def export_block(self, group: int, block: int) -> bytes:
-        """Layer, K then V, head, token, dim."""
+        """Layer, K then V, head, token, dim; then the state."""
         import torch
 
         return b"".join(
@@ -133,18 +147,22 @@ class PlaneMemory:
         parts = self._parts(group, block)
         if len(blob) != sum(part.nbytes for part in parts):
             raise ValueError(f"{len(blob)} bytes are not a block")
+        raw = torch.frombuffer(bytearray(blob), dtype=torch.uint8)
         at = 0
         for part in parts:
-            raw = torch.frombuffer(bytearray(blob[at : at + part.nbytes]), dtype=part.dtype)
-            part.copy_(raw.view(part.shape))
+            here = raw[at : at + part.nbytes].clone()
+            part.copy_(here.view(part.dtype).view(part.shape))
             at += part.nbytes
 
     def _parts(self, group: int, block: int) -> list[torch.Tensor]:
         start = block * self._block_size
         return [
-            plane.narrow(1, start, self._block_size)
-            for layer in self._groups[group].layers
-            for plane in self._planes[layer]
+            *(
+                plane.narrow(1, start, self._block_size)
+                for layer in self._groups[group].layers
+                for plane in self._planes[layer]
+            ),
+            self._states[group][block],
         ]
 
 

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from rtp_spec_eagle.training.attention import RowAttention, TestTimeAttention, causal
-from rtp_spec_eagle.training.module import ROPE_THETA, Eagle3, HeadShape
 from torch.nn import functional
 
 from rtp_core.api import (
@@ -19,6 +17,8 @@ from rtp_core.api import (
     TrainingTarget,
 )
 from rtp_core.errors import ModelError
+from rtp_spec_eagle.training.attention import RowAttention, TestTimeAttention, causal
+from rtp_spec_eagle.training.module import ROPE_THETA, Eagle3, HeadShape
 
 _DEEPENING = ((0.25, 1), (0.5, 3), (1.0, 5))
 """(until which share of the training, steps of the training-time test). Shallow steps are

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from rtp_spec_eagle.training.head import Eagle3Head, loaded_module, new_module, usual_layers
 
 from rtp_core.api import DraftHead, ModelSpec, TrainingTarget
+from rtp_spec_eagle.training.head import Eagle3Head, loaded_module, new_module, usual_layers
 
 _FEWEST_LAYERS = 7
 """Of a target whose usual layers are three different ones, in order."""
