@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from rtp_core.training.prompts import make_prompts
 from rtp_core.training.settings import DataSettings
 from rtp_core.training.shards import Advance, Shards
 from rtp_core.training.tensor_file import save_text
-from rtp_core.training.texts import Text
+from rtp_core.training.texts import SOURCES, Text
 from rtp_core.training.writing import Writer
 
 DONE = "done.json"
@@ -123,9 +122,8 @@ class TextData:
 
     def _summary(self) -> dict[str, object]:
         texts = list(self._shards("text").texts())
-        sources = Counter(text.source for text in texts)
         return {
-            "texts": dict(sorted(sources.items())),
+            "texts": {one: sum(text.source == one for text in texts) for one in SOURCES},
             "answer_tokens": sum(len(text.answer) for text in texts),
             "held_out_texts": sum(1 for _ in self._shards("held-out").texts()),
         }

@@ -147,11 +147,10 @@ def school(tiny_target, methods, tmp_path, monkeypatch):
 
     Small heads learn at larger rates.
     """
-    from rtp_spec_eagle.training.head import Eagle3Head
-    from rtp_spec_medusa.training.head import MedusaHead
-
     from rtp_core.training.school import School
     from rtp_core.training.settings import TrainSettings
+    from rtp_spec_eagle.training.head import Eagle3Head
+    from rtp_spec_medusa.training.head import MedusaHead
 
     for head in (Eagle3Head, MedusaHead):
         monkeypatch.setattr(head, "learning_rate", 1e-2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -112,7 +114,7 @@ def test_published_heads_draft_as_those_that_were_trained(
     assert tensors["fc.weight"].shape == (hidden, 3 * hidden)
     assert tensors["midlayer.self_attn.q_proj.weight"].shape[1] == 2 * hidden
     assert tensors["fc.weight"].dtype == torch.bfloat16
-    assert config["eagle_config"]["eagle_aux_hidden_state_layer_ids"] == [0, 1, 2]
+    assert config["eagle_aux_hidden_state_layer_ids"] == [0, 1, 2]
     state = read_tensors(work / "checkpoint.safetensors")
     for method in methods:
         config, tensors = read_head(tmp_path / "heads" / method)
@@ -140,3 +142,22 @@ def test_a_head_with_missing_tensors_is_refused_by_name(methods, tiny_target):
     config = {"medusa_num_heads": 1, "medusa_num_layers": 1}
     with pytest.raises(ModelError, match=r"0\.0\.linear\.bias"):
         methods["medusa"].load_head(tiny_target.view, config, {})
+
+
+def test_the_speculator_takes_what_was_trained(school, tiny_texts, tiny_target, tmp_path):
+    """Both sides of the plugin agree on names, shapes, layers and identity."""
+    from rtp_spec_eagle.description import describe
+    from rtp_spec_eagle.files import open_head
+    from rtp_spec_eagle.shapes import check_model, check_tensors, target_ids
+
+    work = tmp_path / "work"
+    work.mkdir()
+    school(draft_vocab=64).train(tiny_texts, frozenset(), work, None, nothing)
+    files = open_head(tmp_path / "heads" / "eagle")
+    head = describe(files, tiny_target.spec.num_layers)
+    check_tensors(files, head)
+    model = dataclasses.replace(tiny_target.spec, fingerprint="f" * 32 + ":bf16")
+    check_model(files, head, model, any_model=False)
+    assert len(target_ids(files, head)) == 64
+    assert head.fingerprint == "f" * 32
+    assert head.capture_layers == (0, 1, 2)
