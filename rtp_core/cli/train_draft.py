@@ -73,7 +73,7 @@ def _order(arguments: argparse.Namespace, argv: Sequence[str]) -> Order:
         minutes = _MINUTES
     return Order(
         config=load_config(overrides=_settings(arguments)),
-        methods=tuple(one.strip() for one in arguments.method.split(",")),
+        methods=tuple(filter(None, map(str.strip, arguments.method.split(",")))),
         out=arguments.out,
         train=TrainSettings(
             seed=arguments.seed,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rtp_core.training.chat_form import ChatForm
 from rtp_core.training.jobs import (
-    answer_jobs,
+    AnswerJobs,
     held_out_jobs,
     question_jobs,
     questions_in,
@@ -26,7 +26,7 @@ from rtp_core.training.prompts import make_prompts
 from rtp_core.training.settings import DataSettings
 from rtp_core.training.shards import Advance, Shards
 from rtp_core.training.tensor_file import save_text
-from rtp_core.training.texts import Text
+from rtp_core.training.texts import SOURCES, Text
 from rtp_core.training.writing import Writer
 
 DONE = "done.json"
@@ -112,7 +112,7 @@ class TextData:
         asked = [(_OWN, one) for one in self._own_questions()[0]]
         asked += make_prompts(self.settings.seed).train
         random.Random(f"{self.settings.seed}-order").shuffle(asked)
-        jobs = answer_jobs(self.form, asked[: self.settings.texts], self.settings)
+        jobs = AnswerJobs(self.form, asked[: self.settings.texts], self.settings)
         advance = told("texts", len(jobs))
         self._shards("text").write(writer.engine, jobs, writer.at_once, advance, until_s)
 
@@ -121,12 +121,9 @@ class TextData:
         return any(self.folder.glob(f"{kind}-*.msgpack"))
 
     def _summary(self) -> dict[str, object]:
-        texts = self.train_texts()
-        written = list(self._shards("text").texts())
-        sources = sorted({text.source for text in texts})
+        texts = list(self._shards("text").texts())
         return {
-            "texts": {one: sum(text.source == one for text in texts) for one in sources},
+            "texts": {one: sum(text.source == one for text in texts) for one in SOURCES},
             "answer_tokens": sum(len(text.answer) for text in texts),
-            "written_tokens": sum(len(text.answer) for text in written),
-            "held_out_texts": len(self.held_out_texts()),
+            "held_out_texts": sum(1 for _ in self._shards("held-out").texts()),
         }

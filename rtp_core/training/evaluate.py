@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 
 from rtp_core.api import DraftHead, TargetText
+from rtp_core.training.lessons import captured_of
 from rtp_core.training.noise import noise_of
 from rtp_core.training.target import Target
 from rtp_core.training.texts import Text
@@ -93,11 +94,14 @@ def evaluate(
     """By head: summaries by mode and source, mode ``greedy``, ``T=0.8`` (best tokens drafted)
     or ``T=0.8, shared noise``."""
     tallies: dict[str, dict[str, dict[str, Tally]]] = {name: defaultdict(dict) for name in heads}
+    all_layers = sorted({layer for _, layers in heads.values() for layer in layers})
     for text in texts:
         ids = torch.tensor(text.token_ids, device=target.device)
+        states = target.states(ids[None], all_layers)
         for name, (head, layers) in heads.items():
-            states = target.states(ids[None], layers)
-            one = TargetText(ids, states.captured[0], states.final[0])
+            hidden = target.spec.hidden_size
+            captured = captured_of(states.captured[0], all_layers, layers, hidden)
+            one = TargetText(ids, captured, states.final[0])
             depth = min(head.max_depth, DEEPEST)
             for mode, with_noise in _modes(text.temperature):
                 tally = tallies[name][mode].setdefault(text.source, Tally(depth))

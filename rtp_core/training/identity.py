@@ -19,6 +19,8 @@ def begin_or_continue(folder: Path, flag: str, record: Mapping[str, Any]) -> Non
 
     Raises ConfigError naming the first value that differs.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(flag, f"{folder} is a file", remedy="choose another directory")
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / FILE
     record = json.loads(json.dumps(record))

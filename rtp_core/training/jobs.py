@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from typing import overload
 
 from rtp_core.training.chat_form import ChatForm
 from rtp_core.training.loops import loop_free_length
@@ -47,19 +48,38 @@ def questions_in(texts: Sequence[Text], form: ChatForm) -> list[str]:
     return list(found.values())
 
 
-def answer_jobs(
-    form: ChatForm, asked: Sequence[tuple[str, str]], settings: DataSettings
-) -> list[Job]:
-    """An answer to each (source, question) that leaves room for one."""
-    rng = random.Random(f"{settings.seed}-answers")
-    jobs = []
-    for source, question in asked:
-        prompt = form.prompt(question)
-        temperature, seed = rng.choice(TEMPERATURES), rng.getrandbits(31)
-        room = min(settings.answer_tokens, settings.max_length - len(prompt))
-        if room >= _ROOM:
-            jobs.append(Job(prompt, source, temperature, seed, room))
-    return jobs
+class AnswerJobs(Sequence[Job | None]):
+    """An answer to each (source, question); None where there is no room for one.
+
+    A prompt is made when it is asked for: making all of them takes longer than the engine should
+    wait.
+    """
+
+    def __init__(
+        self, form: ChatForm, asked: Sequence[tuple[str, str]], settings: DataSettings
+    ) -> None:
+        rng = random.Random(f"{settings.seed}-answers")
+        self._form = form
+        self._settings = settings
+        self._asked = [
+            (source, question, rng.choice(TEMPERATURES), rng.getrandbits(31))
+            for source, question in asked
+        ]
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    @overload
+    def __getitem__(self, at: int) -> Job | None: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Job | None]: ...
+    def __getitem__(self, at: int | slice) -> Job | Sequence[Job | None] | None:
+        if isinstance(at, slice):
+            return [self[number] for number in range(len(self))[at]]
+        source, question, temperature, seed = self._asked[at]
+        prompt = self._form.prompt(question)
+        room = min(self._settings.answer_tokens, self._settings.max_length - len(prompt))
+        return Job(prompt, source, temperature, seed, room) if room >= _ROOM else None
 
 
 def held_out_jobs(

@@ -67,7 +67,7 @@ class Training:
         self._seconds = seconds
         self._trained = {name: _trained(pupil.head) for name, pupil in pupils.items()}
 
-    def run(self, folder: Path, progress: Progress, checkpoint_s: float = CHECKPOINT_S) -> Place:
+    def run(self, folder: Path, progress: Progress) -> Place:
         """From where the last checkpoint in `folder` was to the end; leaves one there."""
         place = load_checkpoint(folder, self._trained)
         before_s, began_s = place.seconds, time.monotonic()
@@ -79,7 +79,7 @@ class Training:
             told_s = now_s if tell else told_s
             place.seconds = before_s + now_s - began_s
             progress(self._share(place))
-            if now_s - saved_s > checkpoint_s:
+            if now_s - saved_s > CHECKPOINT_S:
                 save_checkpoint(folder, place, self._trained)
                 saved_s = time.monotonic()
         save_checkpoint(folder, place, self._trained)

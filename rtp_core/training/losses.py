@@ -33,7 +33,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
         for begin in range(0, len(logits), _ROWS):
             at = slice(begin, begin + _ROWS)
             part, law = logits[at], laws[labels[at]]
-            total += part.float().logsumexp(-1).sum() - _dot(part, law)
+            total += part.float().logsumexp(-1).sum() - (part * law).sum(dtype=torch.float32)
             gradient[at] = torch.softmax(part, dim=-1) - law
         context.save_for_backward(gradient)
         return total
@@ -44,11 +44,6 @@ class _SoftCrossEntropy(torch.autograd.Function):
     ) -> tuple[torch.Tensor, None, None]:
         (gradient,) = context.saved_tensors  # pyright: ignore[reportAttributeAccessIssue]
         return gradient * scale.to(gradient.dtype), None, None
-
-
-def _dot(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """float32 sum of all products."""
-    return torch.linalg.vecdot(one, other).float().sum()
 
 
 def loss_of(

@@ -16,7 +16,11 @@ _FLAG = "--method"
 def load_methods(names: Sequence[str], context: BuildContext) -> Mapping[str, DraftMethod]:
     """By name, in their order. Raises ConfigError, ResolutionError or PluginError."""
     if not names or len(set(names)) != len(names):
-        raise ConfigError(_FLAG, f"{','.join(names)!r} names no method, or one twice")
+        raise ConfigError(
+            _FLAG,
+            f"{','.join(names)!r} names no method, or one twice",
+            remedy="name one, or several with commas",
+        )
     manifests = discover()
     wants = [Want(f"{Role.DRAFT_TRAINER.value}:{name}", _FLAG, "called") for name in names]
     host = PluginHost(manifests, {})

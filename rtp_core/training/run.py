@@ -21,7 +21,7 @@ from rtp_core.training.order import Order, check_out, claim_folders, origin, pre
 from rtp_core.training.school import School
 from rtp_core.training.target import Target, load_target
 from rtp_core.training.tensor_file import save_text
-from rtp_core.training.writer import open_writer
+from rtp_core.training.writer import give_back_memory, open_writer
 
 _TEXTS_SHARE, _MEASURING_FROM = 0.25, 0.9
 """Of `--minutes`: what writing may take, and after which only measuring is left."""
@@ -42,6 +42,7 @@ def train_draft(order: Order, told: Told) -> dict[str, dict[str, Any]]:
     methods = load_methods(order.methods, prepared.context)
     claim_folders(order, prepared)
     data = _texts(order, prepared, told)
+    give_back_memory()
     target = _load(prepared, told)
     school = School(
         target,

@@ -34,7 +34,7 @@ class Shards:
     def write(
         self,
         engine: Writer,
-        jobs: Sequence[Job],
+        jobs: Sequence[Job | None],
         at_once: int,
         advance: Advance,
         until_s: float | None = None,
@@ -45,17 +45,17 @@ class Shards:
         has come hold what had ended, and count as whole from then on.
         """
         shards: dict[int, _Shard] = {}
-        todo: list[tuple[int, Job]] = []
+        todo: list[int] = []
         for first in range(0, len(jobs), SHARD_JOBS):
-            part = jobs[first : first + SHARD_JOBS]
+            numbers = range(first, min(first + SHARD_JOBS, len(jobs)))
             path = self._path(first // SHARD_JOBS)
             if path.is_file():
-                advance(len(part))
+                advance(len(numbers))
             else:
-                shards[first // SHARD_JOBS] = _Shard(path, len(part))
-                todo += enumerate(part, first)
-        for place, text in write_all(engine, (job for _, job in todo), at_once, until_s):
-            number = todo[place][0]
+                shards[first // SHARD_JOBS] = _Shard(path, len(numbers))
+                todo += numbers
+        for place, text in write_all(engine, map(jobs.__getitem__, todo), at_once, until_s):
+            number = todo[place]
             shard = shards[number // SHARD_JOBS]
             shard.missing -= 1
             if text is not None:

@@ -1,4 +1,4 @@
-"""The engine that writes the texts, and the memory it gives back."""
+"""The engine that writes the texts, and the memory that it gives back."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ _WAITING = 2
 
 @contextmanager
 def open_writer(config: EngineConfig, prepared: Prepared) -> Iterator[OpenWriter]:
-    """An engine of its own; nothing of it is left afterwards."""
+    """An engine of its own; see `give_back_memory`."""
     engine = build_engine(config)
     try:
         yield OpenWriter(engine, _WAITING * prepared.context.limits.max_num_seqs)
     finally:
         engine.close()
-        del engine
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+
+
+def give_back_memory() -> None:
+    """Of engines that nobody holds any more: their parts hold each other."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -46,22 +46,23 @@ class _Open:
 
 
 def write_all(
-    engine: Writer, jobs: Iterable[Job], at_once: int, until_s: float | None = None
+    engine: Writer, jobs: Iterable[Job | None], at_once: int, until_s: float | None = None
 ) -> Iterator[tuple[int, Text | None]]:
     """(number of the job, its text) as they end; None for one that the engine gave up.
 
-    `at_once` jobs are with the engine. After `until_s` of the monotonic clock what has not ended
-    is dropped.
+    A job that is None is none to do. `at_once` jobs are with the engine. After `until_s` of the
+    monotonic clock what has not ended is dropped.
     """
     waiting = enumerate(jobs)
     unfinished: dict[str, _Open] = {}
     try:
         while True:
             late = until_s is not None and time.monotonic() >= until_s
-            while not late and len(unfinished) < at_once:
-                number, job = next(waiting, (-1, None))
+            while not late and len(unfinished) < at_once and (found := next(waiting, None)):
+                number, job = found
                 if job is None:
-                    break
+                    yield number, None
+                    continue
                 name = f"write-{number}"
                 engine.submit(_request(name, job))
                 unfinished[name] = _Open(number, job)

@@ -11,7 +11,7 @@ from rtp_core.errors import ConfigError, ModelError
 from rtp_core.training import shards as shards_module
 from rtp_core.training.chat_form import ChatForm
 from rtp_core.training.data import DONE, OpenWriter, TextData
-from rtp_core.training.jobs import answer_jobs, questions_in, without_loop
+from rtp_core.training.jobs import AnswerJobs, questions_in, without_loop
 from rtp_core.training.prompts import make_prompts
 from rtp_core.training.settings import DataSettings, TrainSettings
 from rtp_core.training.shards import Shards
@@ -160,9 +160,8 @@ def test_all_texts_come_from_settings_and_go_on_after_an_end(tiny_model, tmp_pat
 
 
 def test_prompts_are_equal_for_a_seed_and_held_out_ones_are_nowhere_else():
-    one, two = make_prompts(1), make_prompts(1)
-    assert one == two
-    assert make_prompts(2).train != one.train
+    one = make_prompts(SMALL.seed)
+    assert make_prompts.__wrapped__(SMALL.seed) == one
     asked = {question for _, question in one.train}
     assert all(asked.isdisjoint(many) for many in one.held_out.values())
 
@@ -191,9 +190,13 @@ def test_questions_are_those_that_ended_without_loop_or_control_tokens(tiny_mode
 def test_prompts_without_room_for_an_answer_are_left_out(tiny_model):
     form = ChatForm(tiny_model)
     settings = DataSettings(max_length=200, held_out_tokens=20, answer_tokens=50)
-    found = answer_jobs(form, [("chat", "short"), ("chat", "x" * 190)], settings)
-    assert [len(one.prompt) < 100 for one in found] == [True]
+    found = AnswerJobs(form, [("chat", "short"), ("chat", "x" * 190)], settings)
+    assert len(found) == 2
+    assert found[1] is None
     assert found[0].max_tokens == 50
+    assert list(found) == [found[0], None]
+    assert found[:1] == [found[0]]
+    assert dict(write_all(Scribe(), found, 2)).keys() == {0, 1}
 
 
 def test_a_cut_text_no_longer_ended_and_too_little_is_none():

@@ -113,9 +113,9 @@ class Eagle3Head:
 
     def _config(self) -> dict[str, Any]:
         spec, shape = self._target.spec, self.module.shape
-        eagle: dict[str, Any] = {"use_aux_hidden_state": True}
-        if self._layers != usual_layers(spec.num_layers):
-            eagle["eagle_aux_hidden_state_layer_ids"] = list(self._layers)
+        # Beside eagle_config such a list names layers whose input is meant; inside, whose output.
+        entering = {"eagle_aux_hidden_state_layer_ids": list(self._layers)}
+        usual = self._layers == usual_layers(spec.num_layers)
         return {
             "architectures": ["LlamaForCausalLMEagle3"],
             "model_type": "llama",
@@ -135,7 +135,8 @@ class Eagle3Head:
             "attention_bias": False,
             "tie_word_embeddings": False,
             "torch_dtype": "bfloat16",
-            "eagle_config": eagle,
+            "eagle_config": {"use_aux_hidden_state": True},
+            **({} if usual else entering),
         }
 
     def _embed(self, token_ids: torch.Tensor) -> torch.Tensor:
