@@ -74,3 +74,8 @@ def rtp_routes() -> tuple[Offer, ...]:  # pyright: ignore[reportReturnType]
 @hookspec
 def rtp_answer_parsers() -> tuple[Offer, ...]:  # pyright: ignore[reportReturnType]
     """``tool_parser:*`` building a ToolFormat, ``reasoning_parser:*`` a ReasoningFormat."""
+
+
+@hookspec
+def rtp_draft_trainers() -> tuple[Offer, ...]:  # pyright: ignore[reportReturnType]
+    """``draft_trainer:*`` building a DraftMethod for ``rtp train-draft``."""

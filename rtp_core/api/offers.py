@@ -31,6 +31,7 @@ class Role(StrEnum):
     ROUTES = "routes"
     TOOL_PARSER = "tool_parser"
     REASONING_PARSER = "reasoning_parser"
+    DRAFT_TRAINER = "draft_trainer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Offer:
     The object's type by role: `api` protocols WeightLoader, SchedulingPolicy, KVStore,
     KVTier, KVFormat, Speculator, (MediaPlanner, ModalityEncoder), KVTransport,
     ModelFamily (named by Hugging Face architecture), AttentionBackend, ToolFormat,
-    ReasoningFormat.
+    ReasoningFormat, DraftMethod.
     """
 
     role: Role

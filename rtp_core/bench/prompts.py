@@ -21,6 +21,36 @@ class Ask:
     output_len: int
 
 
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens of random requests.
+
+    With `range_ratio` r lengths are uniform from (1 - r) to (1 + r) times the given ones; the
+    first `prefix_len` tokens are those of all prompts, and come on top.
+    """
+
+    input_len: int
+    output_len: int
+    range_ratio: float = 0.0
+    prefix_len: int = 0
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        """Most tokens in and out."""
+        more = 1 + self.range_ratio
+        return self.prefix_len + int(self.input_len * more), int(self.output_len * more)
+
+    def draw(self, count: int, seed: int) -> list[tuple[int, int]]:
+        """(tokens in beside the prefix, tokens out) of each request, at least 1 each."""
+        draw = random.Random(seed)
+        return [(self._one(self.input_len, draw), self._one(self.output_len, draw))
+                for _ in range(count)]  # fmt: skip
+
+    def _one(self, length: int, draw: random.Random) -> int:
+        low, high = length * (1 - self.range_ratio), length * (1 + self.range_ratio)
+        return max(1, draw.randint(int(low), int(high)))
+
+
 def random_prompts(count: int, length: int, vocab_size: int, seed: int) -> list[tuple[int, ...]]:
     """Prompts that share no prefix, so that the prefix cache cannot help."""
     return random_choices(count, length, range(vocab_size), seed)

@@ -75,6 +75,7 @@ async def _trace(session: Session, client: Client, replay: Replay) -> Report:
         "too_long_left_out": len(arrivals) - len(fitting),
     }
     report.results = {**ended, **more}
+    report.traffic = traffic
     report.interrupted = traffic.interrupted
     return report
 

@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rtp_core import __version__
 from rtp_core.config.environment import process_environment
 from rtp_core.engine.cores import usable_cores
 from rtp_core.engine.devices import pick_device
+
+if TYPE_CHECKING:
+    from rtp_core.bench.traffic import Traffic
 
 SCHEMA = 1
 
@@ -28,10 +31,15 @@ class Subject:
 
 
 class Report:
-    """Collects while a measurement runs; `as_json` may be called at any time."""
+    """Collects while a measurement runs; `as_json` may be called at any time.
+
+    `traffic` has the requests one by one, where there were any.
+    """
 
     def __init__(self, command: str, subject: Subject, params: Mapping[str, Any]) -> None:
         self.results: dict[str, Any] = {}
+        self.beside: dict[str, Any] = {}
+        self.traffic: Traffic | None = None
         self.interrupted = False
         self._command = command
         self._subject = subject
@@ -40,7 +48,7 @@ class Report:
         self._load_before = load_average()
 
     def as_json(self) -> dict[str, Any]:
-        """Schema 1. `results` hold what was measured until now."""
+        """Schema 1. `results` hold what was measured until now, `beside` other tools' keys."""
         return {
             "schema": SCHEMA,
             "command": self._command,
@@ -53,6 +61,7 @@ class Report:
             "interrupted": self.interrupted,
             "machine": machine(),
             "load_average": {"before": self._load_before, "after": load_average()},
+            **self.beside,
             "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._began)),
         }
 

@@ -19,13 +19,16 @@ from rtp_core.errors import ConfigError
 Goals = Mapping[str, float]
 """Metric to the most seconds a good request may take."""
 METRICS = ("ttft", "tpot", "e2e")
+_ALIASES = {"e2el": "e2e"}
+"""vLLM's name of it."""
 
 
 def parse_goals(words: Sequence[str]) -> dict[str, float]:
     """``ttft:200 tpot:50`` (milliseconds) to seconds. Raises ConfigError."""
     goals: dict[str, float] = {}
     for word in words:
-        name, _, text = word.partition(":")
+        given, _, text = word.partition(":")
+        name = _ALIASES.get(given, given)
         try:
             limit_ms = float(text)
         except ValueError:

@@ -20,11 +20,15 @@ from rtp_core.errors import RtpError
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A running server at `url`, or one's own of `config`, with so many threads."""
+    """A running server at `url`, or one's own of `config`, with so many threads.
+
+    `model`: which of a running server's models to ask; None is its first.
+    """
 
     url: str | None
     config: EngineConfig
     threads: int | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ def open_session(where: Where, show: Callable[[str], None]) -> Iterator[Session]
     if where.url is not None:
         keys = where.config.server.api_keys
         target = Target.of(where.url, keys[0] if keys else None)
-        served = asyncio.run(inspect(target))
+        served = asyncio.run(inspect(target, where.model))
         yield Session(target, served, Subject(served.name, "remote"), lambda: True, show)
         return
     with own_server(where.config, where.threads) as server:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rtp_core.bench.printable import printable
+
 Row = tuple[str, ...]
 
 
@@ -12,7 +14,7 @@ def render(report: Mapping[str, Any]) -> str:
     """Head, one table a kind of summary, then single numbers. Times are in milliseconds."""
     load = report["load_average"]
     lines = [
-        f"rtp bench {report['command']}: {report['model']} on {report['device']}",
+        f"rtp bench {report['command']}: {printable(report['model'])} on {report['device']}",
         "  ".join(f"{key} {_plain(value)}" for key, value in report["params"].items()),
         f"load average {load['before']} before, {load['after']} after",
     ]
@@ -28,10 +30,10 @@ def _section(results: Mapping[str, Any]) -> Iterator[str]:
         if value == {}:
             continue
         if not isinstance(value, Mapping):
-            groups.setdefault(("",), []).append((_label(name), _amount(name, value)))
+            groups.setdefault(("",), []).append((_label(name), amount(name, value)))
         elif value and not any(isinstance(item, Mapping) for item in value.values()):
             columns = tuple(value)
-            cells = (_amount(name if key != "n" else key, value[key]) for key in columns)
+            cells = (amount(name if key != "n" else key, value[key]) for key in columns)
             groups.setdefault(columns, []).append((_label(name), *cells))
         else:
             nested.append((name, value))
@@ -62,7 +64,8 @@ def _label(name: str) -> str:
     return f"{stem}_per_step [ms]" if stem != name else f"{name.removesuffix('_s')} [ms]{rest}"
 
 
-def _amount(name: str, value: Any) -> str:
+def amount(name: str, value: Any) -> str:
+    """A value by its name's unit: what ends with ``_s`` is shown in milliseconds."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return _plain(value)
     if _is_time(name):
@@ -81,4 +84,4 @@ def _plain(value: Any) -> str:
         return "-"
     if isinstance(value, Mapping):
         return ",".join(f"{key}:{_plain(item)}" for key, item in value.items()) or "none"
-    return str(value)
+    return printable(value)

@@ -53,13 +53,20 @@ class Traffic:
         return self.ended_s - self.began_s
 
 
-def poisson(rate: float, seed: int) -> Iterator[float]:
-    """Arrival times in seconds, for ever: gaps are exponential; all 0 for an infinite rate."""
+def arrivals(rate: float, seed: int, burstiness: float = 1.0) -> Iterator[float]:
+    """Arrival times in seconds, for ever; all 0 for an infinite rate.
+
+    Gaps are gamma distributed of shape `burstiness`, as vLLM has it: 1 is a Poisson process,
+    less comes in bursts, more is more even.
+    """
     if math.isinf(rate):
         yield from itertools.repeat(0.0)
     draw, at = random.Random(seed), 0.0
     while True:
-        at += draw.expovariate(rate)
+        if burstiness == 1.0:
+            at += draw.expovariate(rate)
+        else:
+            at += draw.gammavariate(burstiness, 1 / (rate * burstiness))
         yield at
 
 

@@ -62,7 +62,7 @@ def _latency(argv: Sequence[str]) -> int:
 
     load = Load(arguments.input_len, arguments.output_len, arguments.batch_size)
     how = Repeats(arguments.repeats, arguments.warmup, arguments.threads, tuple(arguments.against))
-    return _tell(latency(config, load, how, _note), arguments.json)
+    return _tell(latency(config, load, how, _note), arguments)
 
 
 def _throughput(argv: Sequence[str]) -> int:
@@ -88,46 +88,31 @@ def _throughput(argv: Sequence[str]) -> int:
         dataset = read_dataset(arguments.dataset, count, output_len)
     load = Load(arguments.input_len, output_len, count)
     how = Repeats(arguments.repeats, arguments.warmup, arguments.threads, tuple(arguments.against))
-    return _tell(throughput(config, load, how, dataset, _note), arguments.json)
+    return _tell(throughput(config, load, how, dataset, _note), arguments)
 
 
 def _serve(argv: Sequence[str]) -> int:
     """latencies, rates and goodput over HTTP, at an arrival rate"""
-    parser = parser_of("serve", "Latencies, rates and goodput over HTTP, at an arrival rate.")
-    add_lengths(parser, 128, 64)
-    add_prompts(parser, 100)
-    add_client(parser)
-    parser.add_argument(
-        "--request-rate", type=positive("requests a second", endless=True), default=float("inf"),
-        metavar="PER_SECOND",
-        help="mean arrivals a second (Poisson), above 0, or inf: all at once. Default: inf.",
-    )  # fmt: skip
-    parser.add_argument(
-        "--endpoint", choices=("completions", "chat"), default="completions",
-        help="completions takes exact token counts, chat text. Default: completions.",
-    )  # fmt: skip
-    parser.add_argument(
-        "--workload-seed", type=integer(0, "its own"), default=0, metavar="SEED",
-        help="seed of arrival times and random prompts, at least 0. Default: 0.",
-    )  # fmt: skip
-    arguments, config = parse_config(parser, argv)
-    from rtp_core.bench.prompts import read_dataset
-    from rtp_core.bench.serving import OpenLoop, serve
+    from rtp_core.cli.bench_serve import parse_serve
 
-    asks = None
-    if arguments.dataset is not None:
-        asks = read_dataset(arguments.dataset, arguments.num_prompts, arguments.output_len)
-    load = OpenLoop(
-        arguments.endpoint,
-        arguments.request_rate,
-        arguments.num_prompts,
-        arguments.input_len,
-        arguments.output_len,
-        arguments.workload_seed,
-        asks,
-    )
+    arguments, config, load = parse_serve(argv)
+    from rtp_core.bench.serving import serve
+
     where, client = _parties(arguments, config)
-    return _tell(serve(where, client, load, _note), arguments.json)
+    report = serve(where, client, load, _note)
+    _save(report, arguments)
+    return _tell(report, arguments)
+
+
+def _save(report: Report, arguments: argparse.Namespace) -> None:
+    """--save-result: the JSON in a folder, under a name that says what it is of."""
+    from rtp_core.bench.vllm_keys import file_name
+
+    if arguments.save_result:
+        name = arguments.result_filename or file_name(report.beside)
+        target = arguments.result_dir / name
+        _write(target, as_text(report), "--save-result")
+        _note(f"wrote {target}")
 
 
 def _load(argv: Sequence[str]) -> int:
@@ -144,7 +129,7 @@ def _load(argv: Sequence[str]) -> int:
     from rtp_core.bench.loading import load
 
     report = load(config, arguments.repeats, cold=arguments.cold, threads=arguments.threads)
-    return _tell(report, arguments.json)
+    return _tell(report, arguments)
 
 
 def _trace(argv: Sequence[str]) -> int:
@@ -166,7 +151,7 @@ def _trace(argv: Sequence[str]) -> int:
     )  # fmt: skip
     if not argv or argv[0].startswith("-"):
         if {"-h", "--help"} & set(argv):
-            parser.parse_args(["--help"])
+            parser.parse_args(argv)
         parser.error("FILE is required, before MODEL and flags")
     arguments, config = parse_config(parser, argv[1:])
     from rtp_core.bench.replay import Replay, trace
@@ -175,40 +160,71 @@ def _trace(argv: Sequence[str]) -> int:
     arrivals = read_trace(Path(argv[0]), arguments.limit)
     scale = Scale(arguments.time_scale, arguments.length_scale)
     where, client = _parties(arguments, config)
-    return _tell(
-        trace(where, client, Replay(Path(argv[0]).name, arrivals, scale), _note), arguments.json
-    )
+    replay = Replay(Path(argv[0]).name, arrivals, scale)
+    return _tell(trace(where, client, replay, _note), arguments)
 
 
 def _parties(arguments: argparse.Namespace, config: EngineConfig) -> tuple[Where, Client]:
     from rtp_core.bench.service_level import parse_goals
     from rtp_core.bench.session import Client, Where
 
-    if arguments.url is not None and arguments.model is not None:
-        raise ConfigError(
-            "--url",
-            "names a server that has a model already",
-            remedy=f"leave out --url, or MODEL, {arguments.model}",
-        )
-    where = Where(arguments.url, config, arguments.threads)
+    for flag, target in (("--json", arguments.json), ("--report", arguments.report)):
+        if target is not None:
+            _check_writable(target, flag)
+    where = Where(arguments.url, config, arguments.threads, _model_asked(arguments))
     goals = parse_goals(arguments.goodput)
     return where, Client(arguments.timeout, arguments.max_concurrency, arguments.warmup, goals)
 
 
-def _tell(report: Report, target: Path | None) -> int:
+def _model_asked(arguments: argparse.Namespace) -> str | None:
+    """The name under which a running server is asked; as in vLLM --served-model-name first."""
+    if arguments.url is None:
+        return None
+    given = vars(arguments)
+    served = given["model.served_name"] or [None]
+    return served[0] or arguments.model or given["model.path"]
+
+
+def _tell(report: Report, arguments: argparse.Namespace) -> int:
     from rtp_core.bench.table import render
 
     found = report.as_json()
     sys.stdout.write(render(found))
-    if target is not None:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
-        except OSError as error:
-            raise ConfigError("--json", f"cannot write {target}: {error.strerror}") from error
+    if arguments.json is not None:
+        _write(arguments.json, as_text(report), "--json")
+    if report.traffic is not None and arguments.report is not None:
+        from rtp_core.bench.page import page
+
+        _write(arguments.report, page(report, report.traffic), "--report")
     if report.interrupted:
         return INTERRUPTED
     return 1 if found["results"].get("errors") else 0
+
+
+def as_text(report: Report) -> str:
+    """The JSON object of a report."""
+    return json.dumps(report.as_json(), indent=2, allow_nan=False) + "\n"
+
+
+def _check_writable(target: Path, flag: str) -> None:
+    """Before anything is measured; leaves no file behind. Raises ConfigError."""
+    there = target.exists()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("ab"):
+            pass
+        if not there:
+            target.unlink()
+    except OSError as error:
+        raise ConfigError(flag, f"cannot write {target}: {error.strerror}") from error
+
+
+def _write(target: Path, content: str, flag: str) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(flag, f"cannot write {target}: {error.strerror}") from error
 
 
 def _note(line: str) -> None:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from rtp_core.cli.help import EngineParser
 from rtp_core.cli.options import engine_parser
 
 _RIVALS = ("transformers", "llama-cpp-python")
@@ -45,7 +46,18 @@ def positive(unit: str, *, endless: bool = False) -> Callable[[str], float]:
     return parse
 
 
-def parser_of(kind: str, summary: str) -> argparse.ArgumentParser:
+def share(text: str) -> float:
+    """A number from 0, below 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is out of bounds; give a number from 0 below 1")
+    return value
+
+
+def parser_of(kind: str, summary: str) -> EngineParser:
     """The engine's flags, and those all measurements share."""
     parser = engine_parser(f"bench {kind}", summary)
     group = parser.add_argument_group("measurement")
@@ -94,7 +106,7 @@ def add_prompts(parser: argparse.ArgumentParser, count: int) -> None:
         help=f"requests in all, at least 1. Default: {count}.",
     )  # fmt: skip
     parser.add_argument(
-        "--dataset", type=Path, metavar="FILE.jsonl",
+        "--dataset", "--dataset-path", type=Path, metavar="FILE.jsonl",
         help="prompts instead of random ones: one JSON object a line, with prompt (text or token "
         "ids) or messages, and output_len in tokens if it is not --output-len",
     )  # fmt: skip
@@ -103,8 +115,14 @@ def add_prompts(parser: argparse.ArgumentParser, count: int) -> None:
 def add_client(parser: argparse.ArgumentParser) -> None:
     """Whom to ask, how patiently, and what counts as good."""
     parser.add_argument(
-        "--url", help="a server that runs; without it MODEL is served on a free port"
-    )
+        "--url", "--base-url", metavar="URL",
+        help="a server that runs; MODEL is then the name to ask for. Without it MODEL is served "
+        "on a free port",
+    )  # fmt: skip
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE.html",
+        help="file for the results as one page: distributions, rates over time, each request",
+    )  # fmt: skip
     parser.add_argument(
         "--max-concurrency", type=integer(1, "requests"), metavar="REQUESTS",
         help="requests under way at most, at least 1; others wait unsent. Default: no bound.",
@@ -114,11 +132,12 @@ def add_client(parser: argparse.ArgumentParser) -> None:
         help="longest time of one request, above 0 s. Default: 600.",
     )  # fmt: skip
     parser.add_argument(
-        "--warmup", type=integer(0, "requests"), default=1, metavar="REQUESTS",
+        "--warmup", "--num-warmups", type=integer(0, "requests"), default=1, metavar="REQUESTS",
         help="requests before the measurement, at least 0. Default: 1.",
     )  # fmt: skip
     parser.add_argument(
         "--goodput", nargs="+", default=[], metavar="METRIC:MS",
-        help="goals of a good request in milliseconds, like ttft:200 tpot:50 e2e:3000; "
+        help="goals of a good request in milliseconds, like ttft:200 tpot:50 e2e:3000 "
+        "(e2el is e2e); "
         "without goals every request that ends well is good",
     )  # fmt: skip

@@ -11,7 +11,9 @@ from rtp_core.cli.options import engine_parser, parse_config
 
 def command(argv: Sequence[str]) -> int:
     """Text for people, `--json` for programs."""
-    parser = engine_parser("explain", "Print which part fills each role, why, and its cost.")
+    parser = engine_parser(
+        "explain", "Print which part fills each role, why, and its cost.", own_first=False
+    )
     parser.add_argument("--json", action="store_true", help="machine-readable")
     arguments, config = parse_config(parser, argv)
     from rtp_core.engine.explain import explain_model

@@ -21,6 +21,7 @@ COMMANDS = {
     "model": "obtain a model",
     "tune": "find the fastest kernels for a model on this GPU",
     "convert": "write a model ready to serve: fused, split, quantized",
+    "train-draft": "train heads that draft for a model",
 }
 
 
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     if arguments and arguments[0] in COMMANDS:
-        module = import_module(f"rtp_core.cli.{arguments[0]}")
+        module = import_module(f"rtp_core.cli.{arguments[0].replace('-', '_')}")
         return module.command(arguments[1:])
     if arguments and not arguments[0].startswith("-"):
         plugin_command = import_module("rtp_core.cli.plugin_commands")

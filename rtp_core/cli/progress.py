@@ -1,4 +1,4 @@
-"""Progress in bytes: a bar with speed and time left on a terminal, else a log line now and then."""
+"""Progress: a bar with speed and time left on a terminal, else a log line now and then."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TextIO
 
 from rtp_core.observe.log import line
@@ -17,8 +18,24 @@ _REDRAW_S = 0.1
 _LOG_S = 5.0
 _WINDOW_S = 5.0
 """Speed is that of the last seconds: storage that stalls shows at once."""
-_MB = 1e6
 _END_OF_LINE = "\x1b[K"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What is counted: `size` of it are one in print; `name` follows the number, if any.
+
+    In the log, amounts are called `field`, speed `speed`.
+    """
+
+    size: float
+    name: str
+    field: str
+    speed: str
+
+
+BYTES = Unit(1e6, " MB", "bytes", "mb_per_s")
+ITEMS = Unit(1, "", "done", "per_s")
 
 
 class Speed:
@@ -51,8 +68,10 @@ class ProgressBar:
         label: str,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
+        unit: Unit = BYTES,
     ) -> None:
         self._label = label
+        self._unit = unit
         self._stream = stream if stream is not None else sys.stderr
         self._clock = clock
         self._speed = Speed()
@@ -60,7 +79,7 @@ class ProgressBar:
         self._ended = False
 
     def __call__(self, done: int, total: int) -> None:
-        """`done` of `total` bytes; may be called as often as one likes, also after the end."""
+        """`done` of `total`; may be called as often as one likes, also after the end."""
         if self._ended:
             return
         now_s = self._clock()
@@ -80,9 +99,10 @@ class ProgressBar:
         percent = 100 if total == 0 else 100 * done // total
         filled = _WIDTH * percent // 100
         bar = "#" * filled + "." * (_WIDTH - filled)
-        amounts = f"{done / _MB:.0f} of {total / _MB:.0f} MB"
+        size, name = self._unit.size, self._unit.name
+        amounts = f"{done / size:.0f} of {total / size:.0f}{name}"
         speed = self._speed.bytes_per_s
-        moving = "" if speed is None else f"  {speed / _MB:.0f} MB/s"
+        moving = "" if speed is None else f"  {speed / size:.0f}{name}/s"
         if moving and not self._ended:
             moving += f", {_duration(self._left_s(done, total))} left"
         end = "\n" if self._ended else ""
@@ -95,9 +115,11 @@ class ProgressBar:
         log.info(
             line(
                 self._label,
-                bytes=done,
-                of_bytes=total,
-                mb_per_s=(self._speed.bytes_per_s or 0.0) / _MB,
+                **{
+                    self._unit.field: done,
+                    f"of_{self._unit.field}": total,
+                    self._unit.speed: (self._speed.bytes_per_s or 0.0) / self._unit.size,
+                },
                 left_s=self._left_s(done, total),
             )
         )

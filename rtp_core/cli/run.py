@@ -18,8 +18,15 @@ def command(argv: Sequence[str]) -> int:
     """Exit status 0; the answer goes to standard output, all else to standard error."""
     parser = engine_parser("run", "Answer a prompt, or chat.")
     parser.add_argument("prompt", nargs="?", help="question; without it a chat begins")
-    parser.add_argument("--max-tokens", type=int, default=512)
-    parser.add_argument("--temperature", type=float, default=None)
+    parser.usage = "rtp run [MODEL] [PROMPT] [flags]"
+    parser.add_argument(
+        "--max-tokens", type=int, default=512, metavar="N",
+        help="longest answer in tokens, at least 1. Default: 512.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--temperature", type=float, metavar="X",
+        help="0 to 2, 0 takes the likeliest token. Default: the model's own.",
+    )  # fmt: skip
     arguments, config = parse_config(parser, argv)
     from rtp_core import SamplingParams
     from rtp_core.engine.llm import LLM

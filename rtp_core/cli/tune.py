@@ -23,11 +23,15 @@ def command(argv: Sequence[str]) -> int:
         "--batches",
         type=_batches,
         default=(1, 8, 32, 64, 128, MOST_ROWS),
-        metavar="N,N,…",
-        help="rows of the steps to tune; default 1,8,32,64,128,256",
+        metavar="N,N,...",
+        help=f"rows of the steps to tune, each 1 to {MOST_ROWS}. Default: 1,8,32,64,128,256.",
     )
     parser.add_argument(
-        "--context", type=int, default=1024, metavar="TOKENS", help="length of texts; default 1024"
+        "--context",
+        type=int,
+        default=1024,
+        metavar="TOKENS",
+        help="length of texts, at least 2. Default: 1024.",
     )
     parser.add_argument("--again", action="store_true", help="also what was tuned before")
     arguments, config = parse_config(parser, argv)

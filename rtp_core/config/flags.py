@@ -18,16 +18,25 @@ from rtp_core.errors import ConfigError
 WORKING_FILE = Path("rtp.toml")
 """Read by the command line when it exists and no --config is given."""
 
+AS_IN_VLLM, CONFIGURATION = "as in vLLM", "configuration"
+"""Groups of flags that are not each one setting."""
+OPERANDS: dict[Any, str] = {
+    int: "N",
+    int | None: "N",
+    float: "X",
+    tuple[str, ...]: "TEXT ...",
+}
+"""What a flag takes, by the type of its setting; else text."""
 _ONLY = {
     "--kv-cache-dtype": (
         ("auto",),
-        "precision of cached keys and values; only auto, the model's",
+        "precision of cached keys and values [auto]; only auto, the model's",
         "the dense store keeps model.dtype; the adaptive store has other formats: "
         "pip install rtp-kvquant and --set kv.store=adaptive",
     ),
     "--tensor-parallel-size": (
         ("1",),
-        "devices a model is split over; only 1",
+        "devices a model is split over [1]; only 1",
         "use 1: a model runs on one device",
     ),
 }
@@ -37,18 +46,21 @@ _GGUF_NAMES = ("demo", "smollm2-135m")
 
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:
-    """Add MODEL, the flags of all sections, and those that reach any key."""
+    """Add MODEL, the flags of all sections, and those that reach any key.
+
+    Their help is that of `rtp_core.cli.help`.
+    """
     parser.allow_abbrev = False
     path = settings_of(SECTIONS["model"])["path"]
-    parser.add_argument("model", nargs="?", metavar="MODEL", help=_help(path))
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=path.rule.doc)
     for section, kind in SECTIONS.items():
         flagged = [setting for setting in settings_of(kind).values() if setting.rule.flag]
         if flagged:
             group = parser.add_argument_group(f"[{section}]")
             for setting in flagged:
                 _add(group, section, setting)
-    _add_special(parser.add_argument_group("as in vLLM"))
-    _add_sources(parser.add_argument_group("configuration"))
+    _add_special(parser.add_argument_group(AS_IN_VLLM))
+    _add_sources(parser.add_argument_group(CONFIGURATION))
 
 
 def config_from_args(namespace: argparse.Namespace) -> EngineConfig:
@@ -76,37 +88,27 @@ def config_from_args(namespace: argparse.Namespace) -> EngineConfig:
 
 
 def _add(group: argparse._ArgumentGroup, section: str, setting: Setting) -> None:
-    options: dict[str, Any] = {"dest": f"{section}.{setting.key}", "help": _help(setting)}
+    options: dict[str, Any] = {"dest": f"{section}.{setting.key}", "help": setting.rule.doc}
     if isinstance(setting.default, bool):
         options |= {"action": argparse.BooleanOptionalAction, "default": None}
     elif isinstance(setting.default, tuple):
-        options |= {"action": "extend", "nargs": "+", "metavar": setting.key.upper()}
-    else:
-        options["metavar"] = "|".join(setting.rule.choices) or setting.key.upper()
+        options |= {"action": "extend", "nargs": "+"}
     group.add_argument(str(setting.rule.flag), **options)
-
-
-def _help(setting: Setting) -> str:
-    default = setting.default
-    shown = "" if default in (None, ()) or isinstance(default, bool) else f" Default: {default}."
-    bounds = setting.rule.bounds
-    bounded = f" Allowed: {bounds}." if bounds and not setting.rule.choices else ""
-    return f"{setting.rule.doc}{bounded}{shown}".replace("%", "%%")
 
 
 def _add_special(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--gpu-memory-utilization",
-        metavar="SHARE",
-        help="share of memory, above 0 and up to 1; sets kv.memory",
+        metavar="X",
+        help="share of memory [unset; above 0, up to 1]; sets kv.memory",
     )
-    for flag, (values, summary, _) in _ONLY.items():
-        group.add_argument(flag, metavar="|".join(values), help=summary)
+    for flag, (_, summary, _) in _ONLY.items():
+        group.add_argument(flag, metavar="TEXT", help=summary)
     group.add_argument(
         "--load-format",
-        metavar="|".join(_FORMATS),
-        help="form of the checkpoint; must agree with MODEL, which decides it; dummy needs "
-        "config.json only and makes random weights, for measurements",
+        metavar="TEXT",
+        help=f"form of the checkpoint [{' | '.join(_FORMATS)}]; must agree with MODEL, which "
+        "decides it; dummy needs config.json only and makes random weights, for measurements",
     )
     group.add_argument("--disable-ui", action="store_true", help="do not serve the page at /")
     group.add_argument(
@@ -130,7 +132,7 @@ def _add_sources(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--print-config",
         action="store_true",
-        help="print the effective configuration as TOML, keys and secrets included, and exit",
+        help="print the effective configuration as TOML and exit; keys and secrets are in it",
     )
 
 

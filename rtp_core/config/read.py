@@ -7,14 +7,14 @@ file over the defaults of the schema.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rtp_core.config.environment import SEPARATOR, process_environment, settings_in
-from rtp_core.config.rules import clean, nearest, settings_of
+from rtp_core.config.places import places
+from rtp_core.config.rules import clean, close_to, nearest, settings_of
 from rtp_core.config.schema import SECTIONS, EngineConfig
 from rtp_core.config.values import Text
 from rtp_core.errors import ConfigError
@@ -61,7 +61,10 @@ def build_config(givens: Iterable[Given]) -> EngineConfig:
     """Later values replace earlier ones; all of them must be valid."""
     sections: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
     plugins: dict[str, dict[str, Any]] = {}
+    origins: dict[str, str] = {}
     for given in givens:
+        if given.source:
+            origins[".".join(given.path)] = given.source
         if given.path[0] == PLUGINS:
             name, key = _plugin_option(given)
             plugins.setdefault(name, {})[key] = given.value
@@ -69,7 +72,7 @@ def build_config(givens: Iterable[Given]) -> EngineConfig:
             section, key = _known(given)
             sections[section][key] = clean(SECTIONS[section], key, given.value, given.source)
     built = {name: kind(**sections[name]) for name, kind in SECTIONS.items()}
-    return EngineConfig(**built, plugins=plugins)  # pyright: ignore[reportArgumentType]
+    return EngineConfig(**built, plugins=plugins, origins=origins)  # pyright: ignore[reportArgumentType]
 
 
 def from_file(file: Path) -> tuple[Given, ...]:
@@ -85,8 +88,10 @@ def from_file(file: Path) -> tuple[Given, ...]:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(str(file), f"is not TOML: {error}") from error
+    lines = places(text)
+    where = {path: f"{file} line {number}" for path, number in lines.items()}
     return tuple(
-        Given(path, value, _place(file, text, path)) for path, value in _leaves(tables, file)
+        Given(path, value, where.get(path, str(file))) for path, value in _leaves(tables, where)
     )
 
 
@@ -108,7 +113,7 @@ def _override(name: str, value: Any) -> Iterator[Given]:
     if name == "model" and isinstance(value, str):
         yield Given(("model", "path"), value)
     elif name in SECTIONS or name == PLUGINS:
-        yield from (Given(path, leaf) for path, leaf in _leaves({name: value}, None))
+        yield from (Given(path, leaf) for path, leaf in _leaves({name: value}, {}))
     elif name in settings_of(SECTIONS["model"]):
         yield Given(("model", name), value)
     else:
@@ -123,28 +128,35 @@ def _unknown_override(name: str) -> ConfigError:
     return ConfigError(name, "is no section and no key of [model]", remedy=nearest(name, known))
 
 
-def _leaves(tables: Mapping[str, Any], file: Path | None) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """(path, value) of each setting; tables below ``plugins`` are one level deeper."""
+def _leaves(
+    tables: Mapping[str, Any], where: Mapping[tuple[str, ...], str]
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """(path, value) of each setting; tables below ``plugins`` are one level deeper.
+
+    `where` says where each path stands, for the message about one that is no table.
+    """
     for section, table in tables.items():
         if not isinstance(table, Mapping):
-            where = f" in {file}" if file else ""
             raise ConfigError(
                 section,
-                f"{table!r} stands where a section is expected{where}",
+                f"{table!r} stands where a section is expected{_at(where, section)}",
                 remedy=_where_it_belongs(section),
             )
         if section != PLUGINS:
             yield from (((section, key), value) for key, value in table.items())
         else:
-            yield from _plugin_leaves(table)
+            yield from _plugin_leaves(table, where)
 
 
-def _plugin_leaves(tables: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _plugin_leaves(
+    tables: Mapping[str, Any], where: Mapping[tuple[str, ...], str]
+) -> Iterator[tuple[tuple[str, ...], Any]]:
     for name, table in tables.items():
         if not isinstance(table, Mapping):
+            at = _at(where, PLUGINS, name)
             raise ConfigError(
                 f"{PLUGINS}.{name}",
-                f"{table!r} stands where a plugin's table is expected",
+                f"{table!r} stands where a plugin's table is expected{at}",
                 remedy=f"write [{PLUGINS}.<name>] with the plugin's options below it",
             )
         for key, value in table.items():
@@ -152,6 +164,10 @@ def _plugin_leaves(tables: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...],
                 yield from (((PLUGINS, name, key, inner), leaf) for inner, leaf in value.items())
             else:
                 yield (PLUGINS, name, key), value
+
+
+def _at(where: Mapping[tuple[str, ...], str], *path: str) -> str:
+    return f", given by {where[path]}" if path in where else ""
 
 
 def _plugin_option(given: Given) -> tuple[str, str]:
@@ -174,8 +190,7 @@ def _known(given: Given) -> tuple[str, str]:
     keys = settings_of(SECTIONS[section])
     if key in keys:
         return section, key
-    home = _home(key)
-    remedy = f"did you mean '{home}.{key}'?" if home else nearest(key, keys)
+    remedy = _meant(key) or close_to(key, keys) or _by_flag(key) or nearest(key, keys)
     raise ConfigError(f"{section}.{key}", f"is no setting{_by(given)}", remedy=remedy)
 
 
@@ -192,23 +207,22 @@ def _home(key: str) -> str | None:
     return next((name for name, kind in SECTIONS.items() if key in settings_of(kind)), None)
 
 
+def _meant(key: str) -> str:
+    home = _home(key)
+    return f"did you mean '{home}.{key}'?" if home else ""
+
+
+def _by_flag(key: str) -> str:
+    """The setting whose flag has this name, as files of other engines are written."""
+    flag = f"--{key.replace('_', '-')}"
+    flags = {
+        setting.rule.flag: f"{section}.{setting.key}"
+        for section, kind in SECTIONS.items()
+        for setting in settings_of(kind).values()
+    }
+    meant = {**flags, "--gpu-memory-utilization": "kv.memory"}.get(flag)
+    return f"did you mean {meant!r}?" if meant else ""
+
+
 def _by(given: Given) -> str:
     return f", given by {given.source}" if given.source else ""
-
-
-def _place(file: Path, text: str, path: tuple[str, ...]) -> str:
-    """``file line N``, or the file alone where the key is written inline or dotted."""
-    *table, key = path
-    header = re.compile(r"\s*\[\s*" + r"\s*\.\s*".join(_quoted(table)) + r"\s*\]")
-    wanted = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=")
-    inside = False
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.lstrip().startswith("["):
-            inside = header.match(line) is not None
-        elif inside and wanted.match(line):
-            return f"{file} line {number}"
-    return str(file)
-
-
-def _quoted(names: Iterable[str]) -> list[str]:
-    return [rf"[\"']?{re.escape(name)}[\"']?" for name in names]

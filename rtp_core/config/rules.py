@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import typing
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ class Rule:
     """Meaning and bounds of a setting.
 
     `low` and `high` are inclusive, `below` is exclusive; each item of a list is checked.
+    `pattern` is a regular expression for the whole of a text.
     `otherwise` replaces the usual remedy where a value is refused for a reason of its own.
     `flag` is the command-line name, where vLLM has one with the same meaning.
     """
@@ -26,6 +28,7 @@ class Rule:
     high: float | None = None
     below: float | None = None
     choices: tuple[str, ...] = ()
+    pattern: str = ""
     otherwise: str = ""
     flag: str | None = None
 
@@ -33,6 +36,8 @@ class Rule:
         """Whether one scalar keeps the bounds."""
         if self.choices:
             return value in self.choices
+        if self.pattern:
+            return re.fullmatch(self.pattern, value) is not None
         return not (
             (self.low is not None and value < self.low)
             or (self.high is not None and value > self.high)
@@ -107,7 +112,9 @@ def clean(section: type[Section], key: str, value: Any, source: str = "") -> Any
     items = cleaned if isinstance(cleaned, tuple) else (cleaned,)
     for number, item in enumerate(items):
         if item is not None and not setting.rule.allows(item):
+            near = close_to(item, setting.rule.choices) if isinstance(item, str) else ""
             remedy = setting.rule.otherwise or f"use {setting.rule.bounds}"
+            remedy = f"{near} {remedy}" if near else remedy
             message = f"{_shown(item)} is not allowed{where}"
             raise ConfigError(f"{section.section}.{key}", message, remedy=remedy)
         if item in items[:number]:

@@ -71,7 +71,7 @@ class ModelConfig(Section):
     max_model_len: int | None = field(
         default=None,
         metadata=rule(
-            "Longest prompt and answer together, in tokens; unset is what the model was made for.",
+            "Longest prompt and answer together, in tokens; unset is the model's own.",
             low=1,
             flag="--max-model-len",
         ),
@@ -159,6 +159,16 @@ class ServerConfig(Section):
             "Tokens, of prompts and answers, that one API key may use a minute; "
             "then 429. 0: no limit.",
             low=0,
+        ),
+    )
+    root_path: str | None = field(
+        default=None,
+        metadata=rule(
+            "Prefix of all paths behind a proxy, as /llm; answered below it and, where the proxy "
+            "takes it off, without.",
+            pattern=r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+",
+            otherwise="write it as /llm: a slash first, none last; letters, digits and . _ ~ -",
+            flag="--root-path",
         ),
     )
     ssl_certfile: str | None = field(
@@ -373,7 +383,8 @@ class PDConfig(Section):
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """All sections. ``plugins`` maps plugin name to its raw option table.
+    """All sections. ``plugins`` maps plugin name to its raw option table, ``origins`` the dotted
+    key of each setting that was given to its source in words (a flag, a variable, a file's line).
 
     Built by `rtp_core.config.read`; every section may be overridden by flag, environment
     (``RTP_SECTION__KEY``) or ``--config`` file, in that order of precedence.
@@ -388,6 +399,7 @@ class EngineConfig:
     modality: ModalityConfig = field(default_factory=ModalityConfig)
     pd: PDConfig = field(default_factory=PDConfig)
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
 
 SECTIONS: Mapping[str, type[Section]] = {

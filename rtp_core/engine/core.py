@@ -180,6 +180,7 @@ class EngineCore:
             load_bytes=self._load.bytes_read,
             load_seconds=self._load.seconds,
             blocks={"device/dense": scheduler.cache.num_blocks_used},
+            cached_blocks={"device/dense": scheduler.cache.num_blocks_idle},
             spec_method_tokens=dict(speculation.method_tokens),
             finished=dict(scheduler.counters.finished),
             plugin_errors=dict(self._plugin_errors),

@@ -113,5 +113,7 @@ def merge(events: list[TokenEvent]) -> TokenEvent:
 
 def _size(event: TokenEvent) -> int:
     size = _EVENT_BYTES + _TOKEN_BYTES * len(event.token_ids)
+    if event.logprobs is None and not event.prompt_logprobs:
+        return size
     entries = (*(event.logprobs or ()), *event.prompt_logprobs)
     return size + _LOGPROB_BYTES * sum(1 + len(entry.top) for entry in entries)

@@ -59,6 +59,11 @@ class BlockPool:
         """Blocks some sequence holds."""
         return len(self._refs)
 
+    @property
+    def num_idle(self) -> int:
+        """Blocks no sequence holds that can still be found."""
+        return len(self._idle)
+
     def references(self, block: int) -> int:
         """Sequences that hold the block."""
         return self._refs.get(block, 0)

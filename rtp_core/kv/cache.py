@@ -98,6 +98,11 @@ class KVCache:
         return sum(pool.num_used for pool in self._pools)
 
     @property
+    def num_blocks_idle(self) -> int:
+        """Blocks no sequence holds that still keep a prefix."""
+        return sum(pool.num_idle for pool in self._pools)
+
+    @property
     def usage(self) -> float:
         """Share of blocks held by sequences, 0 … 1."""
         return self.num_blocks_used / self.num_blocks

@@ -27,7 +27,8 @@ class GrammarStats:
 class EngineStats:
     """Counters since start and gauges now, taken between steps. Token counts unless named.
 
-    `blocks` maps "tier/format" to blocks in use; `spec_method_tokens` method to accepted
+    `blocks` maps "tier/format" to blocks in use, `cached_blocks` to those that nobody uses but
+    that keep a prefix; `spec_method_tokens` method to accepted
     tokens; `finished` finish reason to requests; `plugin_errors` plugin to errors.
     """
 
@@ -50,6 +51,7 @@ class EngineStats:
     load_bytes: int = 0
     load_seconds: float = 0.0
     blocks: dict[str, int] = field(default_factory=dict)
+    cached_blocks: dict[str, int] = field(default_factory=dict)
     spec_method_tokens: dict[str, int] = field(default_factory=dict)
     finished: dict[str, int] = field(default_factory=dict)
     plugin_errors: dict[str, int] = field(default_factory=dict)

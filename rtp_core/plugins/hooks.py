@@ -21,6 +21,7 @@ ROLES_OF: Mapping[str, frozenset[Role]] = {
     "rtp_commands": frozenset({Role.COMMAND}),
     "rtp_routes": frozenset({Role.ROUTES}),
     "rtp_answer_parsers": frozenset({Role.TOOL_PARSER, Role.REASONING_PARSER}),
+    "rtp_draft_trainers": frozenset({Role.DRAFT_TRAINER}),
 }
 """Offer hooks in the order they are asked."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rtp_core.api import (
     AttentionBackend,
+    DraftMethod,
     KVFormat,
     KVStore,
     KVTier,
@@ -34,6 +35,7 @@ _PROTOCOLS: Mapping[Role, type] = {
     Role.ATTENTION: AttentionBackend,
     Role.TOOL_PARSER: ToolFormat,
     Role.REASONING_PARSER: ReasoningFormat,
+    Role.DRAFT_TRAINER: DraftMethod,
 }
 _CALLED = frozenset({Role.COMMAND, Role.ROUTES})
 

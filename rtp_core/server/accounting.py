@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rtp_core.api import FinishReason, Request, RequestTiming
@@ -67,7 +67,8 @@ class Account:
     _closed: bool = False
 
     def begin(self, requests: Sequence[Request]) -> None:
-        """Prompts are known."""
+        """Prompts are known; the engine is asked."""
+        self.books.recent.open(self)
         for request in requests:
             sampling = request.sampling
             self.books.meters.observe("request_params_n", sampling.n)
@@ -134,10 +135,10 @@ class Account:
             reason = FinishReason.ERROR if status == 500 else FinishReason.ABORT
             self.finish_reason = reason.value
             self.books.meters.finished[reason.value] += num_open
-        row = self._row(status)
+        row = replace(self.row(), status=status, state="done")
         if status == 200:
             self.books.latencies.e2e.add(row.e2e_s)
-        self.books.recent.add(row)
+        self.books.recent.close(self, row)
         if self.books.traces is not None:
             self.books.traces.record(row, self._stations(), self.call.headers)
         log.info(_log_line(row))
@@ -168,12 +169,13 @@ class Account:
         times = (self._scheduled_s, self._first_token_s, last)
         return Stations(*(max(0.0, at - self.call.arrival_s) if at else None for at in times))
 
-    def _row(self, status: int) -> RequestRow:
+    def row(self) -> RequestRow:
+        """As it is now, running."""
         now, arrival = time.monotonic(), self.call.arrival_s
         return RequestRow(
             id=self.call.request_id,
             endpoint=self.call.path,
-            status=status,
+            status=0,
             prompt_tokens=self.prompt_tokens,
             cached_tokens=self.cached_tokens,
             completion_tokens=self.completion_tokens,
@@ -182,6 +184,7 @@ class Account:
             e2e_s=now - arrival,
             finish_reason=self.finish_reason,
             started_unix_s=time.time() - (now - arrival),
+            state="decode" if self._first_token_s else "waiting",
         )
 
 

@@ -15,6 +15,7 @@ from rtp_core.server.auth import Guard
 from rtp_core.server.cross_origin import cross_origin
 from rtp_core.server.endpoint import Endpoint, Gate
 from rtp_core.server.limits import BodyMemory, Limits
+from rtp_core.server.root_path import below_root_path
 from rtp_core.server.routes import operations
 from rtp_core.server.service import Service
 from rtp_core.server.unrouted import Unrouted
@@ -52,7 +53,7 @@ def app_of(service: Service) -> Starlette:
             Route(one.path, Endpoint(one, gate), methods=[one.method])
             for one in operations(service)
         ],
-        middleware=cross_origin(config),
+        middleware=[*cross_origin(config), *below_root_path(config)],
         exception_handlers={HTTPException: Unrouted(service.limits)},
         lifespan=lifespan,
     )

@@ -20,7 +20,7 @@ from rtp_core.server import sse
 from rtp_core.server.errors import error_object
 from rtp_core.server.generation import Piece
 from rtp_core.server.plan import Outcome
-from rtp_core.server.rendering import Telling
+from rtp_core.server.rendering import Telling, TextChunks
 
 CHUNK = "chat.completion.chunk"
 
@@ -33,7 +33,7 @@ class Manner:
     named_call: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChatRenderer:
     """Tells one chat completion. `callers` are the choices that have called a tool."""
 
@@ -42,6 +42,11 @@ class ChatRenderer:
     telling: Telling
     manner: Manner = field(default_factory=Manner)
     callers: set[int] = field(default_factory=set)
+    _plain: TextChunks | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        plain = TextChunks(self.wire, lambda choice, text: self._chunk(choice, {"content": text}))
+        self._plain = plain if self.telling.is_plain else None
 
     def opening(self) -> list[dict[str, Any]]:
         """The role of every choice; ids of the prompt come with the first."""
@@ -52,6 +57,15 @@ class ChatRenderer:
         if self.telling.wants_token_ids:
             chunks[0]["prompt_token_ids"] = self.telling.requests[0].prompt_token_ids
         return chunks
+
+    def frame(self, piece: Piece) -> bytes:
+        """As plan.Renderer."""
+        delta = piece.delta
+        if self._plain is not None and delta.finish_reason is None and len(delta.events) == 1:
+            (event,) = delta.events
+            if isinstance(event, ContentDelta):
+                return self._plain.frame(piece.choice, event.text)
+        return self.wire.encode(self.events(piece))
 
     def events(self, piece: Piece) -> list[dict[str, Any]]:
         """A chunk with what is new, and one with the reason of the end."""

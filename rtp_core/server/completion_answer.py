@@ -12,12 +12,12 @@ from rtp_core.server import sse
 from rtp_core.server.errors import error_object
 from rtp_core.server.generation import Piece
 from rtp_core.server.plan import Outcome
-from rtp_core.server.rendering import Telling
+from rtp_core.server.rendering import Telling, TextChunks
 
 KIND = "text_completion"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CompletionRenderer:
     """`echoes` has the text of each prompt that is to stand before its completions, or is empty.
 
@@ -29,6 +29,13 @@ class CompletionRenderer:
     telling: Telling
     echoes: Sequence[str]
     _offsets: dict[int, int] = field(default_factory=dict)
+    _plain: TextChunks | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        plain = TextChunks(
+            self.wire, lambda choice, text: self._chunk(choice, text, stop_reason=None)
+        )
+        self._plain = plain if self.telling.is_plain else None
 
     def opening(self) -> list[dict[str, Any]]:
         """The prompts, if they are echoed."""
@@ -37,6 +44,13 @@ class CompletionRenderer:
         return [
             self._chunk(choice, self._echo(choice)) for choice in range(self.telling.num_choices)
         ]
+
+    def frame(self, piece: Piece) -> bytes:
+        """As plan.Renderer."""
+        delta = piece.delta
+        if self._plain is not None and delta.finish_reason is None and delta.text:
+            return self._plain.frame(piece.choice, delta.text)
+        return self.wire.encode(self.events(piece))
 
     def events(self, piece: Piece) -> list[dict[str, Any]]:
         """One chunk, unless the piece holds nothing to show."""

@@ -1,7 +1,9 @@
-"""uvicorn's h11 connection with what it lacks: bounds on headers, one error shape, abort.
+"""uvicorn's h11 connection with what it lacks: bounds on headers, one error shape, abort, and
+no tolerance for requests whose end two readers could see in two places.
 
 uvicorn answers malformed requests in plain text and waits for ever for headers; an ASGI
-application cannot cut a connection whose client has stopped reading.
+application cannot cut a connection whose client has stopped reading, and pays for each piece of
+a body with a coroutine, two events and a state machine.
 """
 
 from __future__ import annotations
@@ -31,18 +33,39 @@ def connection_class(limits: Limits) -> type[H11Protocol]:
     return Connection
 
 
+class _Strict(h11.Connection):
+    """RFC 9112, 6.1: a length beside a transfer coding, or a coding in HTTP/1.0, is how one
+    request is smuggled inside another past a proxy."""
+
+    def next_event(self) -> Any:
+        """As h11; such a request is not one."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            names = {name for name, _ in event.headers}
+            if b"transfer-encoding" in names and (
+                b"content-length" in names or event.http_version < b"1.1"
+            ):
+                raise h11.RemoteProtocolError("ambiguous length of the body")
+        return event
+
+
 class _Connection(H11Protocol):
     header_timeout_s = 0.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.conn = _Strict(h11.SERVER, self.config.h11_max_incomplete_event_size or 2**16)
         self._header_timer: asyncio.TimerHandle | None = None
         self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Every scope gets the means to cut its connection."""
         super().connection_made(transport)
-        self.app_state = {**self.app_state, "abort_connection": transport.abort}
+        self.app_state = {
+            **self.app_state,
+            "abort_connection": transport.abort,
+            "body_channel": _BodyChannel(self),
+        }
         self._watch_headers()
 
     def data_received(self, data: bytes) -> None:
@@ -100,3 +123,29 @@ class _Connection(H11Protocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(LINGER_S, self.transport.close)
+
+
+class _BodyChannel:
+    """Implements `exchange.Channel` for the answer that is being given on a connection.
+
+    Headers went through h11, which also ends the body; pieces between need only the framing
+    that h11 chose: chunks, or none where the client speaks HTTP/1.0.
+    """
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+
+    @property
+    def full(self) -> bool:
+        return self._connection.flow.write_paused
+
+    def write(self, data: bytes) -> None:
+        connection = self._connection
+        if not data or connection.cycle.disconnected:
+            return
+        if connection.conn.their_http_version == b"1.1":
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        connection.transport.write(data)
+
+    async def drain(self) -> None:
+        await self._connection.flow.drain()

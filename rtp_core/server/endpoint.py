@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,10 +130,9 @@ async def send_refusal(
 
 
 async def send_stream(stream: EventStream, outgoing: Outgoing) -> None:
-    """Send all frames; the stream is closed whatever happens."""
+    """Send the whole stream; it is closed whatever happens."""
     try:
-        async with aclosing(stream.frames) as frames:
-            await outgoing.stream(frames)
+        await outgoing.stream(stream.tell)
     finally:
         await stream.close()
 
@@ -151,6 +150,8 @@ async def unless_gone(work: Coroutine[Any, Any, None], incoming: Incoming) -> No
         working.cancel()
         watching.cancel()
         await asyncio.gather(working, watching, return_exceptions=True)
+        # A task's exception holds this frame: the body would wait for the garbage collector.
+        del working, watching
 
 
 def check_media_type(call: Call) -> None:

@@ -6,9 +6,10 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.types import Scope, Send
@@ -33,6 +34,7 @@ class Call:
     headers: Mapping[str, str]
     path_params: Mapping[str, str]
     lease: BodyLease
+    query: Mapping[str, str] = field(default_factory=dict)
     tenant: str = ""
     body: bytes = b""
     booked: bool = False
@@ -59,11 +61,28 @@ class Reply:
         return cls(msgspec.json.encode(value), status, headers=headers or {})
 
 
+class Channel(Protocol):
+    """The body of an answer that has begun. Writing never waits; whoever writes looks at `full`."""
+
+    @property
+    def full(self) -> bool:
+        """True when `drain` is to be awaited before more is written."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send bytes in order; an empty write is none."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait until the client has taken enough of it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class EventStream:
-    """Server-sent events. `close` is awaited however the exchange ends."""
+    """Server-sent events: `tell` writes them all; `close` is awaited however the exchange ends."""
 
-    frames: AsyncGenerator[bytes, None]
+    tell: Callable[[Channel], Awaitable[None]]
     close: Callable[[], Awaitable[None]]
 
 
@@ -81,6 +100,7 @@ def open_call(scope: Scope, lease: BodyLease) -> Call:
         headers=headers,
         path_params=scope.get("path_params", {}),
         lease=lease,
+        query=dict(parse_qsl(scope["query_string"].decode("latin-1"))),
     )
 
 
@@ -101,8 +121,10 @@ class Outgoing:
     """The sending side. A client that does not read for `timeout_s` loses its connection."""
 
     def __init__(self, send: Send, scope: Scope, request_id: str, timeout_s: float) -> None:
+        state = scope.get("state", {})
         self._send = send
-        self._abort: Callable[[], None] | None = scope.get("state", {}).get("abort_connection")
+        self._abort: Callable[[], None] | None = state.get("abort_connection")
+        self._direct: Channel | None = state.get("body_channel")
         self._request_id = request_id
         self._timeout_s = timeout_s
         self.started = False
@@ -119,12 +141,11 @@ class Outgoing:
         await self._start(reply.status, headers)
         await self._write({"type": "http.response.body", "body": reply.body})
 
-    async def stream(self, frames: AsyncIterator[bytes]) -> None:
-        """Send frames as they come."""
+    async def stream(self, tell: Callable[[Channel], Awaitable[None]]) -> None:
+        """Send what `tell` writes, as it is written."""
         headers = {"content-type": "text/event-stream; charset=utf-8", **_STREAM_HEADERS}
         await self._start(200, headers)
-        async for frame in frames:
-            await self._write({"type": "http.response.body", "body": frame, "more_body": True})
+        await tell(_Timed(self._direct or _Buffered(self._send), self))
         await self._write({"type": "http.response.body", "body": b""})
 
     async def abort(self) -> None:
@@ -133,6 +154,15 @@ class Outgoing:
             self._abort()
         await asyncio.sleep(0)
 
+    async def in_time(self, waiting: Awaitable[None]) -> None:
+        """Await what waits for the client. Raises ClientGone when it takes too long."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await waiting
+        except (TimeoutError, OSError):
+            await self.abort()
+            raise ClientGone from None
+
     async def _start(self, status: int, headers: Mapping[str, str]) -> None:
         self.started = True
         raw = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
@@ -140,9 +170,39 @@ class Outgoing:
         await self._write({"type": "http.response.start", "status": status, "headers": raw})
 
     async def _write(self, message: dict[str, Any]) -> None:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._send(message)
-        except (TimeoutError, OSError):
-            await self.abort()
-            raise ClientGone from None
+        await self.in_time(self._send(message))
+
+
+class _Timed:
+    """A channel whose `drain` does not wait for ever."""
+
+    def __init__(self, channel: Channel, outgoing: Outgoing) -> None:
+        self._channel = channel
+        self._outgoing = outgoing
+        self.write = channel.write  # once a token: no frame of ours in between
+
+    @property
+    def full(self) -> bool:
+        return self._channel.full
+
+    async def drain(self) -> None:
+        await self._outgoing.in_time(self._channel.drain())
+
+
+class _Buffered:
+    """A channel over plain ASGI, for servers that lack a direct one: every write wants a drain."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._data = bytearray()
+
+    @property
+    def full(self) -> bool:
+        return bool(self._data)
+
+    def write(self, data: bytes) -> None:
+        self._data += data
+
+    async def drain(self) -> None:
+        data, self._data = bytes(self._data), bytearray()
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})

@@ -1,7 +1,7 @@
 """The engine's work for one HTTP request: all prompts, all choices, as one series of pieces.
 
-One task a prompt follows the backend and hands pieces over through a short queue. When the
-client is slow the queue is full, the tasks wait, and the backend merges what comes meanwhile.
+One task a prompt follows the backend and hands each piece to a sink as it comes. When the
+client is slow the sink is full, the tasks wait, and the backend merges what comes meanwhile.
 """
 
 from __future__ import annotations
@@ -10,30 +10,49 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, replace
+from contextlib import aclosing, suppress
+from typing import Protocol
+
+import msgspec
 
 from rtp_core.api import FinishReason, Request, TokenEvent, TokenLogprob
 from rtp_core.engine.contract import AsyncBackend
 from rtp_core.errors import RequestError, RtpError
 from rtp_core.server.accounting import Account
-from rtp_core.server.errors import as_request_error, internal_error, unavailable
+from rtp_core.server.errors import ClientGone, as_request_error, internal_error, unavailable
 from rtp_core.text.answer_reader import Reading
 from rtp_core.text.output import TextAssembler, TextDelta
 from rtp_core.text.tokenizer import Tokenizer
 
 log = logging.getLogger("rtp.server")
 
-QUEUE_PIECES = 64
+EARLY_PIECES = 64
+"""Kept before there is a sink, until the backend has to merge."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """New output of one choice; choices of prompt p are numbered from p * n."""
 
     choice: int
     delta: TextDelta
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class Sink(Protocol):
+    """Where pieces go."""
+
+    @property
+    def full(self) -> bool:
+        """True when `drain` is to be awaited before the next piece."""
+        ...
+
+    def take(self, piece: Piece) -> None:
+        """The next piece of its choice."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait for room. Raises ClientGone when there will be none."""
+        ...
 
 
 class Generation:
@@ -52,10 +71,12 @@ class Generation:
         self._backend = backend
         self._tokenizer = tokenizer
         self._reading = reading
-        self._queue: asyncio.Queue[Piece] = asyncio.Queue(QUEUE_PIECES)
-        self._failure: RequestError | None = None
+        self._early = _Early()
+        self._sink: Sink = self._early
+        self._failure: RequestError | ClientGone | None = None
         self._num_open = sum(request.sampling.n for request in requests)
-        self._news = asyncio.Event()
+        self._begun = asyncio.Event()
+        self._over = asyncio.Event()
         self._expiry: asyncio.TimerHandle | None = None
         self._tasks = [
             asyncio.create_task(self._run(index, request)) for index, request in enumerate(requests)
@@ -66,37 +87,35 @@ class Generation:
         """Choices that have not ended."""
         return self._num_open
 
-    @property
-    def finished(self) -> bool:
-        """True when every choice has ended and every piece was taken."""
-        return self._num_open == 0 and self._queue.empty()
-
     async def settle(self, grace_s: float) -> None:
         """Wait for the first piece, at most `grace_s`. Raises what the engine refuses by then."""
-        await self._wait(grace_s)
+        await _event(self._begun, grace_s)
         if self._failure is not None:
             raise self._failure
 
-    async def take(self, patience_s: float | None = None) -> list[Piece]:
-        """All pieces there are; empty after `patience_s` without one (None: wait for ever).
+    def send_to(self, sink: Sink) -> None:
+        """From now on every piece goes there, those that came before first."""
+        self._early.move_to(sink)
+        self._sink = sink
 
-        Raises RequestError when the request failed; pieces before the failure come first.
+    async def over(self, patience_s: float | None = None) -> bool:
+        """Wait until every choice has ended, at most `patience_s`; False if one has not.
+
+        Raises RequestError when the request failed, after the pieces before the failure.
         """
-        await self._wait(patience_s)
-        pieces: list[Piece] = []
-        while not self._queue.empty():
-            pieces.append(self._queue.get_nowait())
-        if not pieces and self._failure is not None:
+        await _event(self._over, patience_s)
+        if self._failure is not None:
             raise self._failure
-        return pieces
+        return self._over.is_set()
 
-    def fail(self, error: RequestError) -> None:
+    def fail(self, error: RequestError | ClientGone) -> None:
         """End every choice with `error`."""
         if self._failure is None and self._num_open:
             self._failure = error
             for task in self._tasks:
                 task.cancel()
-            self._news.set()
+            self._begun.set()
+            self._over.set()
 
     def expire_at(self, deadline_s: float) -> None:
         """Fail with 504 at that time of the monotonic clock, whatever has come by then."""
@@ -112,19 +131,11 @@ class Generation:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _wait(self, patience_s: float | None) -> None:
-        if self._failure is not None or not self._queue.empty() or self._num_open == 0:
-            return
-        self._news.clear()
-        try:
-            async with asyncio.timeout(patience_s):
-                await self._news.wait()
-        except TimeoutError:
-            return
-
     async def _run(self, index: int, request: Request) -> None:
         try:
             await self._follow(index, request)
+        except ClientGone as gone:
+            self.fail(gone)
         except RtpError as error:
             self.fail(as_request_error(error))
         except Exception:
@@ -172,7 +183,7 @@ class Generation:
         delta = assembler.feed(event)
         stop = delta.stop_reason
         if isinstance(stop, int) and stop not in request.sampling.stop_token_ids:
-            return replace(delta, stop_reason=None)
+            return msgspec.structs.replace(delta, stop_reason=None)
         return delta
 
     async def _hand_over(self, piece: Piece, event: TokenEvent) -> None:
@@ -181,10 +192,48 @@ class Generation:
         self.account.reasoning_tokens += delta.num_reasoning
         if delta.finish_reason is not None:
             self.account.ended(piece.choice, delta.finish_reason, event.timing)
-        await self._queue.put(piece)
+        sink = self._sink
+        sink.take(piece)
+        if not self._begun.is_set():
+            self._begun.set()
         if delta.finish_reason is not None:
             self._num_open -= 1
-        self._news.set()
+            if self._num_open == 0:
+                self._over.set()
+                return
+        if sink.full:
+            await sink.drain()
+
+
+class _Early:
+    """The sink until there is one."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Piece] = []
+        self._moved = asyncio.Event()
+
+    @property
+    def full(self) -> bool:
+        return len(self._pieces) >= EARLY_PIECES
+
+    def take(self, piece: Piece) -> None:
+        self._pieces.append(piece)
+
+    async def drain(self) -> None:
+        await self._moved.wait()
+
+    def move_to(self, sink: Sink) -> None:
+        for piece in self._pieces:
+            sink.take(piece)
+        self._pieces.clear()
+        self._moved.set()
+
+
+async def _event(event: asyncio.Event, patience_s: float | None) -> None:
+    """Wait for an event, at most `patience_s`."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(patience_s):
+            await event.wait()
 
 
 def _deadline_exceeded() -> RequestError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
+import resource
 import socket
 
 from rtp_core.config.schema import ServerConfig
@@ -13,6 +14,8 @@ from rtp_core.errors import ConfigError
 log = logging.getLogger("rtp.server")
 
 BACKLOG = 2048
+_FILES = 65536
+"""Each connection is an open file, and shells often allow a thousand."""
 
 
 def bind(config: ServerConfig) -> socket.socket:
@@ -37,6 +40,14 @@ def bind(config: ServerConfig) -> socket.socket:
         ) from error
     listener.setblocking(False)
     return listener
+
+
+def allow_connections() -> None:
+    """Let this process open as many files as it may, within reason."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def warn_if_open(config: ServerConfig) -> None:

@@ -10,6 +10,9 @@ import msgspec
 from rtp_core.errors import RequestError
 from rtp_core.server.schema.chat import ContentPart, Message, ToolCall
 
+MAX_PIECES = 2**14
+"""Turns, parts and calls of a conversation; each costs more than its characters."""
+
 _MEDIA = frozenset({"image_url", "input_image", "video_url", "audio_url", "input_audio", "file"})
 
 
@@ -19,7 +22,16 @@ def template_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     ``developer`` turns become ``system`` turns, which is what templates know. Raises
     RequestError naming the message: 400, or 501 for media this server cannot see or hear.
     """
+    if sum(map(_pieces, messages)) > MAX_PIECES:
+        raise RequestError(
+            "messages", f"a conversation has at most {MAX_PIECES} turns, parts and tool calls"
+        )
     return [_turn(message, f"messages[{index}]") for index, message in enumerate(messages)]
+
+
+def _pieces(message: Message) -> int:
+    parts = message.content if isinstance(message.content, list) else ()
+    return 1 + len(parts) + len(message.tool_calls or ())
 
 
 def _turn(message: Message, place: str) -> dict[str, Any]:

@@ -46,12 +46,13 @@ _PROMPT = {
 }
 
 
-def openapi(table: Sequence[Operation]) -> Operation:
+def openapi(table: Sequence[Operation], root_path: str | None = None) -> Operation:
     """Described when first asked for: schemas take longer than all the rest of the start."""
 
     @functools.cache
     def described() -> Reply:
-        return Reply.json(document([*table, operation]))
+        servers = {"servers": [{"url": root_path}]} if root_path else {}
+        return Reply.json(document([*table, operation]) | servers)
 
     async def describe(call: Call) -> Reply:
         return described()
@@ -84,18 +85,25 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "responses": _responses(operation),
         "security": [] if operation.public else [{"key": []}],
     }
-    names = _PARAMETER.findall(operation.path)
-    if names:
-        described["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in names
-        ]
+    if parameters := _parameters(operation):
+        described["parameters"] = parameters
     if operation.body is not None:
         described["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": _reference(operation.body.__name__)}},
         }
     return described
+
+
+def _parameters(operation: Operation) -> list[dict[str, Any]]:
+    in_path = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _PARAMETER.findall(operation.path)
+    ]
+    in_query = [
+        {"name": name, "in": "query", "schema": {"type": "number"}} for name in operation.query
+    ]
+    return in_path + in_query
 
 
 def _responses(operation: Operation) -> dict[str, Any]:
@@ -119,6 +127,8 @@ def _statuses(operation: Operation) -> list[int]:
         statuses.add(503)
     if operation.body is not None:
         statuses |= {400, 404, 408, 413, 415, 503}
+    if operation.query:
+        statuses.add(400)
     if "{" in operation.path:
         statuses.add(404)
     if operation.operator:

@@ -20,7 +20,7 @@ class Operation:
 
     `operator`: it changes the server for everybody. `needs_model`: 503 until the model is ready
     and while the server drains. `errors` and `ignored` (fields without meaning here) differ
-    where another API prescribes them.
+    where another API prescribes them. `query` names numbers that may be given in the address.
     """
 
     method: str
@@ -31,6 +31,7 @@ class Operation:
     public: bool = False
     needs_model: bool = False
     streams: bool = False
+    query: tuple[str, ...] = ()
     operator: bool = False
     media_type: str = "application/json"
     errors: ErrorShape = ONE_SHAPE

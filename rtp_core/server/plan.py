@@ -6,8 +6,10 @@ tokenization, streaming, failure and accounting are the same for all.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 from rtp_core.api import FinishReason, Request, TokenLogprob
@@ -15,7 +17,7 @@ from rtp_core.errors import RequestError, RtpError
 from rtp_core.server import sse
 from rtp_core.server.accounting import Account
 from rtp_core.server.errors import CLIENT_CLOSED, as_request_error
-from rtp_core.server.exchange import Answer, Call, EventStream, Reply
+from rtp_core.server.exchange import Answer, Call, Channel, EventStream, Reply
 from rtp_core.server.generation import Generation, Piece
 from rtp_core.server.service import Service
 from rtp_core.text.answer_reader import Reading
@@ -57,8 +59,8 @@ class Renderer(Protocol):
         """Events before the first token."""
         ...
 
-    def events(self, piece: Piece) -> list[dict[str, Any]]:
-        """Events for a piece; none if it holds nothing a client can see yet."""
+    def frame(self, piece: Piece) -> bytes:
+        """The events of a piece as they are written; empty if a client can see nothing of it."""
         ...
 
     def closing(self) -> list[dict[str, Any]]:
@@ -116,7 +118,7 @@ async def answer(plan: Plan, call: Call, service: Service) -> Answer:
     try:
         if plan.stream:
             await run.generation.settle(service.limits.refusal_grace_s)
-            return EventStream(run.frames(renderer), run.close)
+            return EventStream(partial(run.tell, renderer), run.close)
         outcomes = await run.outcomes()
     except BaseException as error:
         await run.close(status_of(error))
@@ -135,34 +137,29 @@ class Run:
 
     async def outcomes(self) -> list[Outcome]:
         """Wait for all choices."""
-        generation = self.generation
-        outcomes = [Outcome(choice) for choice in range(generation.num_open)]
-        while not generation.finished:
-            for piece in await generation.take():
-                outcomes[piece.choice].add(piece)
-        return outcomes
+        collector = _Collector(self.generation.num_open)
+        self.generation.send_to(collector)
+        await self.generation.over()
+        return collector.outcomes
 
-    async def frames(self, renderer: Renderer) -> AsyncGenerator[bytes, None]:
-        """The stream's bytes; a failure becomes its last event."""
+    async def tell(self, renderer: Renderer, channel: Channel) -> None:
+        """Write the stream; a failure becomes its last event."""
         wire = renderer.wire
         keep_alive_s = self._service.config.server.keep_alive_s or None
+        teller = _Teller(renderer, channel)
         try:
-            yield wire.encode(renderer.opening())
-            while not self.generation.finished:
-                pieces = await self.generation.take(keep_alive_s)
-                events = [event for piece in pieces for event in renderer.events(piece)]
-                if events:
-                    yield wire.encode(events)
-                elif not pieces:
-                    yield wire.keep_alive
-            yield wire.encode(renderer.closing())
+            await teller.say(wire.encode(renderer.opening()))
+            self.generation.send_to(teller)
+            while not await self.generation.over(teller.patience_s(keep_alive_s)):
+                if teller.patience_s(keep_alive_s) == 0.0:
+                    await teller.say(wire.keep_alive)
+            last = wire.encode(renderer.closing())
             self._status = 200
         except RtpError as error:
             known = as_request_error(error)
             self._status = known.status
-            yield wire.encode(renderer.failed(known))
-        if wire.end:
-            yield wire.end
+            last = wire.encode(renderer.failed(known))
+        await teller.say(last + wire.end)
 
     async def close(self, status: int | None = None) -> None:
         """Abort what runs and make the entries; the first call counts."""
@@ -170,6 +167,55 @@ class Run:
             await self._service.traffic.finish(self.generation)
         finally:
             self.generation.account.close(status or self._status, self.generation.num_open)
+
+
+class _Collector:
+    """A sink that keeps everything."""
+
+    full = False
+
+    def __init__(self, num_choices: int) -> None:
+        self.outcomes = [Outcome(choice) for choice in range(num_choices)]
+
+    def take(self, piece: Piece) -> None:
+        self.outcomes[piece.choice].add(piece)
+
+    async def drain(self) -> None:
+        """There is always room."""
+
+
+class _Teller:
+    """A sink that writes each piece at once, and knows how long it has been silent."""
+
+    def __init__(self, renderer: Renderer, channel: Channel) -> None:
+        self._renderer = renderer
+        self._channel = channel
+        self._written_s = 0.0
+        self.drain = channel.drain
+
+    @property
+    def full(self) -> bool:
+        return self._channel.full
+
+    def take(self, piece: Piece) -> None:
+        self._write(self._renderer.frame(piece))
+
+    async def say(self, data: bytes) -> None:
+        """Write what is no piece."""
+        self._write(data)
+        if self.full:
+            await self.drain()
+
+    def _write(self, data: bytes) -> None:
+        if data:
+            self._written_s = time.monotonic()
+            self._channel.write(data)
+
+    def patience_s(self, keep_alive_s: float | None) -> float | None:
+        """Seconds until a sign of life is due."""
+        if keep_alive_s is None:
+            return None
+        return max(0.0, self._written_s + keep_alive_s - time.monotonic())
 
 
 def status_of(error: BaseException) -> int:

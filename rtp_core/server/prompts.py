@@ -68,8 +68,14 @@ class PromptRoom:
         """Ids of a rendered conversation; what messages say never becomes a control token."""
         self._check_variables(options.variables)
         self._check_size(sum(len(message["content"]) for message in messages), "messages")
-        return await self._run(
-            encode_chat,
+        return await self._run(self._encode_chat, messages, options)
+
+    def _encode_chat(
+        self, messages: Sequence[Mapping[str, Any]], options: ChatOptions
+    ) -> list[int]:
+        """In a thread, for what templates write besides contents may be long as well."""
+        self._check_size(_num_chars([messages, options.variables]), "messages")
+        return encode_chat(
             self.tokenizer,
             self._template,
             messages,
@@ -114,6 +120,15 @@ class PromptRoom:
                 "the model's chat template does not read all of these variables",
                 remedy=f"it reads: {', '.join(sorted(known)) or 'none'}",
             )
+
+
+def _num_chars(value: Any) -> int:
+    """Characters of all strings in JSON-like data."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_num_chars, value.keys())) + sum(map(_num_chars, value.values()))
+    return sum(map(_num_chars, value)) if isinstance(value, Sequence) else 1
 
 
 def split(prompt: Any, vocab_size: int) -> list[str] | list[list[int]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
-from typing import Any
+from itertools import islice, pairwise, takewhile
+from typing import Any, Literal, Protocol
 
 from rtp_core.observe.latency import LatencyWindow
 from rtp_core.observe.snapshot import EngineStats
@@ -19,7 +19,10 @@ RATE_SAMPLES = 10
 
 @dataclass(frozen=True, slots=True)
 class RequestRow:
-    """One finished request; seconds are None when the station was not reached."""
+    """One request; seconds are None when the station was not reached.
+
+    While it runs, `state` says whether its first token is there, `status` is 0 and `e2e_s` grows.
+    """
 
     id: str
     endpoint: str
@@ -32,6 +35,7 @@ class RequestRow:
     e2e_s: float
     finish_reason: str | None
     started_unix_s: float
+    state: Literal["waiting", "decode", "done"] = "done"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +55,35 @@ class Stations:
                 yield name, begin, end
 
 
+class Running(Protocol):
+    """A request that has not ended; told apart by identity."""
+
+    def row(self) -> RequestRow:
+        """As it is now."""
+        ...
+
+
 class RecentRequests:
-    """The last MAX_ROWS requests."""
+    """Those that run, and the last MAX_ROWS that ended."""
 
     def __init__(self) -> None:
+        self._running: dict[int, Running] = {}
         self._rows: deque[RequestRow] = deque(maxlen=MAX_ROWS)
 
-    def add(self, row: RequestRow) -> None:
-        """Enter a finished request."""
+    def open(self, request: Running) -> None:
+        """A request runs from now on."""
+        self._running[id(request)] = request
+
+    def close(self, request: Running, row: RequestRow) -> None:
+        """It ended like this, or was refused before it ran."""
+        self._running.pop(id(request), None)
         self._rows.appendleft(row)
 
-    def newest_first(self) -> list[dict[str, Any]]:
-        """Rows as plain data."""
-        return [asdict(row) for row in self._rows]
+    def newest_first(self, since_unix_s: float = 0.0) -> list[dict[str, Any]]:
+        """Plain data: at most MAX_ROWS that run, then those that ended since a time."""
+        running = islice(reversed(self._running.values()), MAX_ROWS)
+        ended = takewhile(lambda row: row.started_unix_s + row.e2e_s >= since_unix_s, self._rows)
+        return [asdict(row) for row in (*(one.row() for one in running), *ended)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +102,10 @@ class Latencies:
             "e2e_s": self.e2e.summary(),
         }
 
+    def take_fresh(self) -> dict[str, Any]:
+        """Percentiles of what came since the last call, for a row of the history."""
+        return {"ttft_s": self.ttft.take_fresh(), "itl_s": self.itl.take_fresh()}
+
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
@@ -94,18 +118,19 @@ class History:
 
     def __init__(self) -> None:
         self._samples: deque[_Sample] = deque(maxlen=RATE_SAMPLES + 1)
-        self._rows: deque[dict[str, float]] = deque(maxlen=MAX_SAMPLES)
+        self._rows: deque[dict[str, Any]] = deque(maxlen=MAX_SAMPLES)
 
-    def add(self, unix_s: float, stats: EngineStats) -> None:
+    def add(self, unix_s: float, stats: EngineStats, latencies: Latencies) -> None:
         """Enter a sample taken at `unix_s`."""
         self._samples.append(_Sample(unix_s, stats))
-        self._rows.append(self._row())
+        self._rows.append({**self._row(), **latencies.take_fresh()})
 
-    def rows(self) -> list[dict[str, float]]:
-        """Oldest first."""
-        return list(self._rows)
+    def rows(self, since_unix_s: float = 0.0) -> list[dict[str, Any]]:
+        """Samples since a time, oldest first."""
+        newer = takewhile(lambda row: row["t_unix_s"] >= since_unix_s, reversed(self._rows))
+        return [*newer][::-1]
 
-    def _row(self) -> dict[str, float]:
+    def _row(self) -> dict[str, Any]:
         oldest, newest = self._samples[0], self._samples[-1]
         before = self._samples[-2] if len(self._samples) > 1 else newest
         now, then = newest.stats, oldest.stats
@@ -115,8 +140,10 @@ class History:
             "running": now.num_running,
             "waiting": now.num_waiting,
             "kv_usage": now.kv_usage,
-            "prompt_tokens_per_s": _ratio(now.prompt_tokens - before.stats.prompt_tokens, seconds),
-            "generation_tokens_per_s": _ratio(
+            "blocks": now.blocks,
+            "cached_blocks": now.cached_blocks,
+            "prompt_tokens_per_s": _rate(now.prompt_tokens - before.stats.prompt_tokens, seconds),
+            "generation_tokens_per_s": _rate(
                 now.generation_tokens - before.stats.generation_tokens, seconds
             ),
             "prefix_hit_rate": _ratio(
@@ -129,5 +156,10 @@ class History:
         }
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else 0.0
+def _rate(part: float, seconds: float) -> float:
+    return part / seconds if seconds > 0 else 0.0
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    """None where nothing was asked for: no cache has missed, no draft was wrong."""
+    return part / whole if whole > 0 else None

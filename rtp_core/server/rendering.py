@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from rtp_core.api import Request
+from rtp_core.server import sse
 from rtp_core.server.accounting import Account
 from rtp_core.server.plan import Outcome
 from rtp_core.server.schema.fields import GenerationBody
@@ -60,6 +64,13 @@ class Telling:
         """True when log-probabilities are to be returned."""
         return self.requests[0].sampling.logprobs is not None
 
+    @property
+    def is_plain(self) -> bool:
+        """True when chunks of a choice differ in nothing but their text."""
+        options = self.body.stream_options
+        counts = options is not None and options.continuous_usage_stats
+        return not (counts or self.wants_token_ids or self.wants_logprobs)
+
     def prompt_of(self, choice: int) -> int:
         """Index of the prompt that a choice belongs to."""
         return choice // self.requests[0].sampling.n
@@ -89,3 +100,31 @@ class Telling:
         if options is None or not options.include_usage:
             return []
         return [{**self.head(kind), "choices": [], "usage": self.account.usage()}]
+
+
+class TextChunks:
+    """Chunks that differ only in their text: each choice's is encoded once, then filled in.
+
+    `chunk` makes the object of a choice and a text.
+    """
+
+    def __init__(self, wire: sse.Wire, chunk: Callable[[int, str], dict[str, Any]]) -> None:
+        self._wire = wire
+        self._chunk = chunk
+        self._around: dict[int, tuple[bytes, bytes]] = {}
+
+    def frame(self, choice: int, text: str) -> bytes:
+        """The same bytes as encoding the chunk."""
+        around = self._around.get(choice)
+        if around is None:
+            around = self._around[choice] = self._cut(choice)
+        return around[0] + _text.encode(text) + around[1]
+
+    def _cut(self, choice: int) -> tuple[bytes, bytes]:
+        mark = uuid.uuid4().hex  # cannot be anything that a client sent
+        whole = self._wire.encode([self._chunk(choice, mark)])
+        before, _, after = whole.partition(_text.encode(mark))
+        return before, after
+
+
+_text = msgspec.json.Encoder()

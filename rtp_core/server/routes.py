@@ -23,7 +23,7 @@ def operations(service: Service) -> list[Operation]:
     """The API, its description, and the page unless it is switched off."""
     api = (*_generating(service), *_about_the_model(service), *_about_the_server(service))
     page = _page(Page.packaged()) if service.config.server.ui else []
-    return [*api, openapi(api), *page]
+    return [*api, openapi(api, service.config.server.root_path), *page]
 
 
 def _page(page: Page) -> list[Operation]:
@@ -114,5 +114,11 @@ def _about_the_server(service: Service) -> list[Operation]:
             "Plugins and effective features.",
             partial(status.plugins, service),
         ),
-        Operation("GET", "/v1/stats", "The page's data.", partial(status.stats, service)),
+        Operation(
+            "GET",
+            "/v1/stats",
+            "The page's data, or what of it is new since a time in Unix seconds.",
+            partial(status.stats, service),
+            query=("since",),
+        ),
     ]

@@ -160,5 +160,5 @@ class Service:
             self._unusable = True
             return
         while True:
-            self.history.add(time.time(), await self.backend.stats())
+            self.history.add(time.time(), await self.backend.stats(), self.books.latencies)
             await asyncio.sleep(SAMPLE_S)

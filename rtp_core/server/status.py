@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rtp_core import __version__
+from rtp_core.errors import RequestError
 from rtp_core.observe.metrics import CONTENT_TYPE, render
 from rtp_core.observe.timeline import as_json
 from rtp_core.plugins.discover import discover
@@ -46,7 +47,11 @@ async def plugins(service: Service, call: Call) -> Answer:
 
 
 async def stats(service: Service, call: Call) -> Answer:
-    """Everything the page redraws each second."""
+    """Everything the page redraws each second.
+
+    With ``?since=T`` (Unix seconds) history and ended requests from then on only. Raises 400.
+    """
+    since_unix_s = _since(call)
     return Reply.json(
         {
             "version": __version__,
@@ -56,10 +61,20 @@ async def stats(service: Service, call: Call) -> Answer:
             "start": as_json(service.info.start) if service.loaded else None,
             "engine": asdict(await service.stats()),
             "latency": service.books.latencies.summary(),
-            "history": service.history.rows(),
-            "requests": service.books.recent.newest_first(),
+            "history": service.history.rows(since_unix_s),
+            "requests": service.books.recent.newest_first(since_unix_s),
         }
     )
+
+
+def _since(call: Call) -> float:
+    given = call.query.get("since", "0")
+    try:
+        return float(given)
+    except ValueError:
+        raise RequestError(
+            "since", "since must be a time in Unix seconds", remedy="leave it out for all there is"
+        ) from None
 
 
 def _model(service: Service) -> dict[str, Any]:

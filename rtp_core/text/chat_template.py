@@ -23,7 +23,7 @@ MAX_RENDERED_CHARS = 2**26
 MAX_RENDER_S = 10.0
 _MAX_MESSAGE_CHARS = 500
 _DEFAULT, _WITH_TOOLS = "default", "tool_use"
-_FIXED = frozenset({"messages", "add_generation_prompt"})
+_FIXED = frozenset({"messages", "add_generation_prompt", "continue_final_message"})
 _FAILURES = (
     jinja2.TemplateError,
     ArithmeticError,
@@ -74,6 +74,7 @@ class ChatTemplate:
     def render(
         self,
         messages: Messages,
+        /,
         *,
         add_generation_prompt: bool,
         tools: Sequence[Mapping[str, Any]] | None = None,
@@ -129,6 +130,7 @@ def encode_chat(
     tokenizer: Tokenizer,
     template: ChatTemplate,
     messages: Messages,
+    /,
     *,
     add_generation_prompt: bool,
     tools: Sequence[Mapping[str, Any]] | None = None,
@@ -142,11 +144,12 @@ def encode_chat(
     Raises RequestError as `ChatTemplate.render`.
     """
     control = tokenizer.control_text
-    given = {"messages": messages, "tools": tools, **kwargs}
+    given = {**kwargs, "messages": messages, "tools": tools}
     mark = new_mark() if control.occurs_in(given) else None
     if mark is not None:
         given = control.hide(given, mark)
     text = template.render(
+        given.pop("messages"),
         add_generation_prompt=add_generation_prompt,
         continue_final_message=continue_final_message,
         **given,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from rtp_core.api import (
     AnswerEvent,
@@ -20,8 +21,7 @@ from rtp_core.text.stop_strings import StopStrings
 from rtp_core.text.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True, slots=True)
-class TextDelta:
+class TextDelta(msgspec.Struct, frozen=True):
     """What one event adds to one choice. `finish_reason` set = nothing more will come.
 
     `events` tell thoughts, text and calls of tools in their order; `text` is the content
@@ -46,6 +46,7 @@ class TextAssembler:
     As with vLLM, the text of a stop token is left out unless `include_stop_str_in_output`.
     With a `reader`, stop strings count in content only, never in thoughts or calls, nor
     across them; a call beyond the reader's limit ends the choice as a stop string would.
+    Without stop strings and reader nothing is looked for, and tokens are taken all at once.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class TextAssembler:
         self._reader = reader
         self._num_tokens = 0
         self._finished = False
+        self._is_plain = reader is None and not sampling.stop
         self._stops = StopStrings(sampling.stop, include=sampling.include_stop_str_in_output)
         self._detokenizer = make_detokenizer(
             tokenizer,
@@ -71,6 +73,10 @@ class TextAssembler:
         """Take the next event of this choice; events after its end give an empty delta."""
         if self._finished:
             return TextDelta()
+        if self._is_plain and event.finish_reason is None:
+            text = self._detokenizer.push(event.token_ids)
+            events = (ContentDelta(text),) if text else ()
+            return TextDelta(text, event.token_ids, event.logprobs, events=events)
         told = _Told()
         for position, token_id in enumerate(event.token_ids[: self._num_visible(event)], start=1):
             self._num_tokens += 1

@@ -1,7 +1,8 @@
 """A stub of a streaming server: `python streaming_server.py PIECES` prints its port and serves.
 
 Every POST is answered with that many pieces of one token each, as fast as they go. After
-`die_after` requests it ends in the middle of an answer, if that is given.
+`die_after` requests it ends in the middle of an answer, if that is given. STUB_CARDS replaces its
+answer about models.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ PIECES = int(sys.argv[1])
 DIE_AFTER = int(sys.argv[2]) if len(sys.argv) > 2 else None
 PIECE = json.dumps({"choices": [{"index": 0, "text": " a", "finish_reason": None}]})
 USAGE = json.dumps({"choices": [], "usage": {"prompt_tokens": 4, "completion_tokens": PIECES}})
-CARDS = json.dumps({"data": [{"id": "stub", "max_model_len": 100_000}]}).encode()
+CARDS = os.environ.get(
+    "STUB_CARDS", json.dumps({"data": [{"id": "stub", "max_model_len": 100_000}]})
+).encode()
 requests = itertools.count(1)
 
 

@@ -15,6 +15,7 @@ import pytest
 from rtp_core.bench.loading import Start, load_results
 from rtp_core.bench.offline import Load, check_fits
 from rtp_core.bench.summary import spread
+from rtp_core.bench.vllm_names import is_reserved
 from rtp_core.cli.main import main
 from rtp_core.config.read import load_config
 from rtp_core.errors import ConfigError
@@ -82,7 +83,9 @@ def measured(tmp_path, *arguments, status=0):
 
 
 def check_schema(report, kind):
-    assert set(report) == HEAD
+    more = {key for key in report if is_reserved(key)} if kind == "serve" else set()
+    assert set(report) == HEAD | more
+    assert len(more) > 40 or kind != "serve"
     assert report["schema"] == 1
     assert report["command"] == kind
     assert set(report["load_average"]) == {"before", "after"}
@@ -160,6 +163,24 @@ def test_serve_starts_its_own_server_and_ends_it(tiny_model, tmp_path):
     assert results["cached_tokens"] == 0
     assert report["params"]["goodput_ms"] == {"ttft": 60000, "tpot": 60000}
     assert "ttft [ms]" in done.stdout
+
+
+def test_serve_of_random_lengths_with_a_shared_prefix(tiny_model, tmp_path):
+    report, _ = measured(
+        tmp_path, "serve", tiny_model, "--random-input-len", 40, "--random-output-len", 8,
+        "--random-range-ratio", 0.5, "--random-prefix-len", 64, "--num-prompts", 12,
+        "--max-concurrency", 1, "--report", tmp_path / "page.html", "--burstiness", 0.5,
+        "--request-rate", 100,
+    )  # fmt: skip
+    results = report["results"]
+    assert (results["completed"], results["short_answers"]) == (12, 0)
+    assert 12 * (64 + 20) < results["input_tokens"] < 12 * (64 + 60)
+    assert 12 * 4 <= results["output_tokens"] <= 12 * 12
+    assert results["cached_tokens"] >= 11 * 64
+    assert report["mean_ttft_ms"] == pytest.approx(1e3 * results["ttft_s"]["mean"])
+    assert report["p99_itl_ms"] == pytest.approx(1e3 * results["itl_s"]["p99"])
+    assert report["request_throughput"] == results["requests_per_s"]
+    assert "Time to first token" in (tmp_path / "page.html").read_text()
 
 
 def test_serve_chat(tiny_model, tmp_path):
@@ -241,7 +262,9 @@ def test_phases_beside_others_are_told_apart():
         (["serve", "--request-rate", "nan"], ["--request-rate", "above 0"]),
         (["serve", "--timeout", "inf"], ["--timeout", "above 0"]),
         (["serve", "--goodput", "speed:5"], ["--goodput", "ttft", "MILLISECONDS"]),
-        (["serve", "demo", "--url", "http://h"], ["--url", "leave out"]),
+        (["serve", "--url", "http://127.0.0.1:1", "--report", "/proc/x/y"], ["--report", "/proc"]),
+        (["serve", "--url", "http://127.0.0.1:1", "--json", "/proc"], ["--json", "/proc"]),
+        (["serve", "--port", "1"], ["127.0.0.1:1", "does not answer"]),
         (["serve", "--url", "h:80"], ["--url", "http://"]),
         (["serve", "--dataset", "/none.jsonl"], ["--dataset", "/none.jsonl"]),
         (["trace"], ["FILE"]),
@@ -312,9 +335,12 @@ def wait_for(process, word):
 def stub():
     running = []
 
-    def serve(*arguments):
+    def serve(*arguments, cards=None):
         command = [sys.executable, str(STUB), *map(str, arguments)]
-        running.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        more = {} if cards is None else {"STUB_CARDS": json.dumps(cards)}
+        running.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | more)
+        )
         return f"http://127.0.0.1:{int(running[-1].stdout.readline())}"
 
     yield serve
@@ -345,6 +371,53 @@ def test_a_server_without_tokenize_is_asked_in_words(stub, tmp_path):
     assert report["device"] == "remote"
     assert report["results"]["completed"] == 5
     assert report["results"]["short_answers"] == 5  # it always says four tokens
+
+
+HOSTILE = "<script>alert(1)</script>\x1b[2J\u202e/../../x"
+
+
+def test_what_a_server_calls_itself_is_only_text(stub, tmp_path):
+    url = stub(4, cards={"data": [{"id": HOSTILE}]})
+    page, folder = tmp_path / "deep" / "page.html", tmp_path / "results"
+    done = bench(
+        "serve", "--url", url, "--num-prompts", 5, "--report", page, "--save-result",
+        "--result-dir", folder, "--metadata", "card=h100", "--save-detailed",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "<script" not in page.read_text()
+    assert "&lt;script&gt;" in page.read_text()
+    (saved,) = folder.iterdir()
+    found = json.loads(saved.read_text())
+    assert found["model_id"] == found["model"] == HOSTILE
+    assert (found["card"], len(found["ttfts"])) == ("h100", 5)
+    assert found["results"]["completed"] == found["completed"] == 5
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [
+        "words", 5, [], {}, {"data": None}, {"data": []}, {"data": [None]}, {"data": [{}]},
+        {"data": [{"id": 5}]}, {"data": [{"id": "m", "max_model_len": "long"}]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_nonsense_about_models_is_an_error_in_words(stub, cards, capsys):
+    url = stub(4, cards=cards)
+    assert main(["bench", "serve", "--url", url, "--num-prompts", "1"]) == 1
+    assert "no list of models" in capsys.readouterr().err
+
+
+def test_a_running_server_is_asked_for_the_model_that_is_named(stub, capsys, tmp_path):
+    url = stub(4, cards={"data": [{"id": "a"}, {"id": "b"}]})
+    file = tmp_path / "one.json"
+    known = ["bench", "serve", "--base-url", url, "--num-prompts", "1", "--json", str(file)]
+    for flags, name in (([], "a"), (["--model", "b"], "b"), (["--served-model-name", "b"], "b")):
+        assert main([*known, *flags]) == 0
+        assert json.loads(file.read_text())["model"] == name
+    capsys.readouterr()
+    assert main([*known, "--model", "c"]) == 1
+    assert "name one of: a, b" in capsys.readouterr().err
 
 
 def test_a_server_that_dies_is_reported_and_the_status_is_not_zero(stub, tmp_path):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rtp_core.bench.prompts import Ask, random_prompts, read_dataset, read_lines
+from rtp_core.bench.prompts import Ask, Lengths, random_prompts, read_dataset, read_lines
 from rtp_core.errors import ConfigError
 
 
@@ -44,3 +46,19 @@ def test_random_prompts_repeat_with_their_seed_and_share_no_prefix():
     assert one == random_prompts(8, 16, 50_000, seed=3)
     assert one != random_prompts(8, 16, 50_000, seed=4)
     assert len({prompt[:4] for prompt in one}) == 8
+
+
+@given(st.integers(1, 500), st.integers(1, 500), st.floats(0, 0.999), st.integers(0, 9))
+def test_lengths_are_drawn_from_their_range_and_repeat(input_len, output_len, ratio, seed):
+    lengths = Lengths(input_len, output_len, ratio, 5)
+    drawn = lengths.draw(50, seed)
+    assert drawn == lengths.draw(50, seed)
+    most_in, most_out = lengths.longest
+    for tokens, out in drawn:
+        assert max(1, int(input_len * (1 - ratio))) <= tokens <= most_in - 5
+        assert max(1, int(output_len * (1 - ratio))) <= out <= most_out
+
+
+def test_without_a_ratio_all_lengths_are_the_same():
+    assert set(Lengths(7, 3).draw(20, 1)) == {(7, 3)}
+    assert Lengths(7, 3).longest == (7, 3)

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 
 from rtp_core.bench.client import Target, fetch
 from rtp_core.bench.service_level import serve_results
-from rtp_core.bench.traffic import Route, Send, drive, poisson
+from rtp_core.bench.traffic import Route, Send, arrivals, drive
 from rtp_core.errors import ConfigError, RtpError
 
 STUB = Path(__file__).with_name("streaming_server.py")
 
 
 def take(rate, seed, count):
-    return list(itertools.islice(poisson(rate, seed), count))
+    return list(itertools.islice(arrivals(rate, seed), count))
 
 
 @given(st.floats(0.01, 1e4), st.integers(0, 2**31 - 1))
@@ -42,6 +42,15 @@ def test_gaps_are_exponential_with_the_rate_asked_for():
     assert statistics.fmean(gaps) == pytest.approx(0.25, rel=0.03)
     assert statistics.stdev(gaps) == pytest.approx(0.25, rel=0.05)
     assert sum(gap > 0.25 for gap in gaps) / len(gaps) == pytest.approx(0.3679, abs=0.02)
+
+
+@pytest.mark.parametrize("shape", [0.25, 4.0])
+def test_burstiness_keeps_the_rate_and_changes_the_spread(shape):
+    times = list(itertools.islice(arrivals(4.0, 7, shape), 40_000))
+    gaps = [b - a for a, b in itertools.pairwise([0.0, *times])]
+    assert statistics.fmean(gaps) == pytest.approx(0.25, rel=0.03)
+    spread = statistics.stdev(gaps) / statistics.fmean(gaps)
+    assert spread == pytest.approx(shape**-0.5, rel=0.05)
 
 
 def test_an_infinite_rate_is_all_at_once():

@@ -130,6 +130,7 @@ def engine() -> dict[str, Any]:
         "load_bytes": 269_060_000,
         "load_seconds": 0.41,
         "blocks": {"device/dense": 812, "device/int8": 640, "device/int4": 164, "host/int4": 930},
+        "cached_blocks": {"device/dense": 702, "device/int8": 96},
         "spec_method_tokens": {"ngram": 12_400, "suffix": 5_500},
         "finished": {"stop": 610, "length": 41, "abort": 5},
         "plugin_errors": {},
@@ -151,9 +152,17 @@ def _sample(unix: int) -> dict[str, Any]:
         "kv_usage": 0.2 + 0.4 * wave,
         "prompt_tokens_per_s": 310 * wave if busy else 0.0,
         "generation_tokens_per_s": 140 * wave if busy else 0.0,
-        "prefix_hit_rate": 0.55 * wave,
-        "spec_acceptance": 0.37,
+        "prefix_hit_rate": 0.55 * wave if busy else None,
+        "spec_acceptance": 0.3 + 0.2 * wave if busy else None,
+        "blocks": {"device/dense": round(900 * wave), "host/int4": round(500 * wave)},
+        "cached_blocks": {"device/dense": round(700 - 200 * wave)},
+        "ttft_s": ranks(0.14 * (0.5 + wave)) if busy and unix % 3 else None,
+        "itl_s": ranks(0.021 * (0.5 + wave)) if busy else None,
     }
+
+
+def ranks(median: float) -> dict[str, float]:
+    return {"p50": median, "p95": 2.2 * median, "p99": 3.5 * median, "n": 12}
 
 
 def requests(now: float, count: int = 30) -> list[dict[str, Any]]:
@@ -176,7 +185,25 @@ def _request(now: float, place: int) -> dict[str, Any]:
         "e2e_s": first + made / 45,
         "finish_reason": "length" if place % 6 == 5 else "stop",
         "started_unix_s": now - 9 * place - 3,
+        "state": "done",
+        "speculation": {"method": "ngram", "k": 4, "acceptance": 0.3 + 0.02 * (place % 9)},
     }
+
+
+def finished(name: str) -> dict[str, Any]:
+    """A request that ended now."""
+    return {**_request(time.time(), 4), "id": name, "started_unix_s": time.time() - 0.1}
+
+
+def running(now: float) -> list[dict[str, Any]]:
+    """Requests that have not ended: one waits for its first token."""
+    live = {"status": 0, "queue_s": None, "finish_reason": None}
+    waits = {**live, "id": "chatcmpl-waiting", "state": "waiting", "ttft_s": None, "e2e_s": 0.4}
+    writes = {**live, "id": "chatcmpl-writing", "state": "decode", "ttft_s": 0.31, "e2e_s": 1.9}
+    return [
+        {**_request(now, 0), **waits, "completion_tokens": 0, "started_unix_s": now - 0.4},
+        {**_request(now, 1), **writes, "completion_tokens": 61, "started_unix_s": now - 1.9},
+    ]
 
 
 def stats() -> dict[str, Any]:
@@ -193,10 +220,16 @@ def stats() -> dict[str, Any]:
         },
         "engine": engine(),
         "latency": {
-            "ttft_s": {"p50": 0.142, "p95": 0.61, "n": 656},
-            "itl_s": {"p50": 0.0214, "p95": 0.048, "n": 91_488},
-            "e2e_s": {"p50": 2.31, "p95": 6.8, "n": 656},
+            "ttft_s": {"p50": 0.142, "p95": 0.61, "p99": 1.2, "n": 656},
+            "itl_s": {"p50": 0.0214, "p95": 0.048, "p99": 0.112, "n": 1024},
+            "e2e_s": {"p50": 2.31, "p95": 6.8, "p99": 9.4, "n": 656},
         },
         "history": history(now),
-        "requests": requests(now),
+        "requests": [*running(now), *requests(now)],
+        "speculation": {
+            "methods": {
+                "ngram": {"drafts": 7_800, "draft_tokens": 31_200, "accepted_tokens": 12_400},
+                "suffix": {"drafts": 4_300, "draft_tokens": 17_200, "accepted_tokens": 5_500},
+            }
+        },
     }

@@ -104,6 +104,7 @@ class Stub:
         self.plugins = engine_data.plugins()
         self.stats = engine_data.stats()
         self.stats_fail = False
+        self.sinces: list[float] = []
         self.connections: set[socket.socket] = set()
         self._server = _Server(("127.0.0.1", port), partial(_Handler, self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
@@ -122,10 +123,16 @@ class Stub:
         self._server.server_close()
         self._thread.join()
 
-    def snapshot(self) -> dict[str, Any]:
-        """The document of /v1/stats."""
+    def snapshot(self, since: float = 0.0) -> dict[str, Any]:
+        """The document of /v1/stats, or what of it is newer."""
+        self.sinces.append(since)
         engine = {**self.stats["engine"], "num_running": self.running}
-        return {**self.stats, "state": self.state, "engine": engine}
+        history = [one for one in self.stats["history"] if one["t_unix_s"] >= since]
+        requests = [
+            one for one in self.stats["requests"] if one["started_unix_s"] + one["e2e_s"] >= since
+        ]
+        newer = {"history": history, "requests": requests}
+        return {**self.stats, **newer, "state": self.state, "engine": engine}
 
 
 class _Server(ThreadingHTTPServer):
@@ -185,11 +192,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(401, _joined(reply), "application/json")
         return False
 
-    def _send_document(self, path: str) -> None:
+    def _send_document(self, address: str) -> None:
+        path, _, query = address.partition("?")
         documents = {
             "/v1/models": engine_data.models,
             "/v1/plugins": lambda: self.stub.plugins,
-            "/v1/stats": self.stub.snapshot,
+            "/v1/stats": lambda: self.stub.snapshot(float(query.partition("since=")[2] or 0)),
         }
         if path == "/v1/stats" and self.stub.stats_fail:
             self._send(500, _joined(refusing(500, "No numbers.")), "application/json")
@@ -218,6 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("X-Request-Id", f"request-{len(self.stub.bodies)}")
         self.send_header("Connection", "close")
         self.end_headers()
         self.stub.running += 1
@@ -228,6 +237,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.stub.hung_up.set()
         finally:
             self.stub.running -= 1
+            row = engine_data.finished(f"request-{len(self.stub.bodies)}")
+            self.stub.stats["requests"] = [row, *self.stub.stats["requests"]]
 
     def _do(self, step: Step) -> None:
         if isinstance(step, bytes):

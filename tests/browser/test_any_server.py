@@ -23,14 +23,17 @@ def test_a_reply_arrives_with_its_measurements(open_page, base_url):
 
 def test_the_panel_shows_features_with_reasons_and_requests(open_page, base_url):
     page = wait_ready(open_page(base_url))
-    first = page.locator("#features li").first
+    first = page.locator("#features tbody tr").first
     first.wait_for()
-    assert first.locator(".state").inner_text() == "on"
+    assert "on" in first.get_attribute("class")
     assert all(page.locator("#features .reason").all_inner_texts())
     ask(page, "Say hello.")
     wait_state(page, "done")
     page.locator("#requests tbody tr").first.wait_for()
-    assert page.locator("#memory").get_by_text("Room for").is_visible()
+    assert page.locator("#cache").get_by_text("room for").is_visible()
+    page.get_by_role("button", name="Timeline").click()
+    opened = page.locator("#requests .details:visible")
+    assert "tokens" in opened.inner_text()
 
 
 def test_stopping_ends_the_request_on_the_server(open_page, base_url):
@@ -50,7 +53,7 @@ def test_the_phone_layout_has_no_horizontal_scroll(open_page, base_url):
     wait_state(page, "done")
     assert overflow(page) == []
     page.click("[data-view-button=engine]")
-    page.locator("#features li").first.wait_for()
+    page.locator("#features tbody tr").first.wait_for()
     assert overflow(page) == []
 
 

@@ -14,7 +14,7 @@ RENDER = """async (text) => {
   const view = new MarkdownView();
   view.update(text);
   for (const head of view.root.querySelectorAll(".code-head")) head.remove();
-  return view.root.innerHTML.replace(/ (tabindex|rel|target|title)="[^"]*"/g, "");
+  return view.root.innerHTML.replace(/ (tabindex|rel|target|title|dir)="[^"]*"/g, "");
 }"""
 
 

@@ -51,7 +51,9 @@ def test_an_engine_document_with_markup_stays_text(open_page, stub):
     stub.plugins["data"][0]["summary"] = ATTACKS[0]
     stub.stats["requests"][0]["id"] = ATTACKS[1]
     page = wait_ready(open_page(stub.url))
-    page.get_by_text(ATTACKS[1]).first.wait_for()
+    page.locator("#features").get_by_text(ATTACKS[1]).wait_for()
+    page.locator("#requests .toggle").first.click()
+    page.locator("#requests .details").get_by_text(ATTACKS[1]).wait_for()
     assert page.evaluate("window.pwned") is None
     assert page.locator("#engine img").count() == 0
 

@@ -117,7 +117,7 @@ def test_flags_that_say_what_is_true_anyway_are_accepted():
         (["--quantization", "hqq"], "model.quantization: 'hqq' is not allowed, given by --quan"),
         (["--cpu-weights", "int2"], "model.cpu_weights: 'int2' is not allowed, given by --cpu-w"),
         (["--seed", "7"], "model.seed: 7 is not allowed, given by --seed (set seed in the request"),
-        (["--dtype", "float16"], "(use auto or float32 or bfloat16)"),
+        (["--dtype", "float16"], "(did you mean 'bfloat16'? use auto or float32 or bfloat16)"),
         (["--port", "x"], "server.port: 'x' is not allowed, given by --port (give an integer"),
         (["--max-num-seqs", "0"], "scheduling.max_num_seqs: 0 is not allowed, given by --max"),
         (["--gpu-memory-utilization", "0"], "'0' is no share of memory"),

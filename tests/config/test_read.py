@@ -8,6 +8,8 @@ import pytest
 
 from rtp_core.config.environment import cache_dir
 from rtp_core.config.read import load_config
+from rtp_core.config.rules import settings_of
+from rtp_core.config.schema import SECTIONS
 from rtp_core.errors import ConfigError
 
 
@@ -126,9 +128,105 @@ def test_an_unknown_name_in_a_file_is_named_with_its_line(toml):
     )
 
 
-def test_a_value_in_an_inline_table_is_named_with_its_file(toml):
-    file = toml("kv = {block_size = 0}\n")
-    assert f"kv.block_size: 0 is not allowed, given by {file} (use" in refused(file=file)
+@pytest.mark.parametrize(
+    "text", ["\nkv = {block_size = 0}\n", "\nkv.block_size = 0\n", "[kv]\n'block_size'=0\n"]
+)
+def test_a_value_is_named_with_its_line_however_it_is_written(toml, text):
+    file = toml(text)
+    assert f"kv.block_size: 0 is not allowed, given by {file} line 2 (use" in refused(file=file)
+
+
+def test_what_is_no_table_is_named_with_its_line(toml):
+    file = toml("\nserver = 5\n")
+    assert f"server: 5 stands where a section is expected, given by {file} line 2" in (
+        refused(file=file)
+    )
+    file = toml("[plugins]\n\nx = 5\n")
+    assert f"plugins.x: 5 stands where a plugin's table is expected, given by {file} line 3" in (
+        refused(file=file)
+    )
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "meant"),
+    [
+        ("kv", "gpu_memory_utilization", "kv.memory"),
+        ("kv", "gpu-memory-utilization", "kv.memory"),
+        ("model", "api_key", "server.api_keys"),
+        ("scheduling", "scheduling_policy", "scheduling.policy"),
+        ("model", "served_model_name", "served_name"),
+        ("server", "api_key", "api_keys"),
+        ("kv", "enable_prefix_caching", "prefix_caching"),
+        ("server", "max_num_seqs", "scheduling.max_num_seqs"),
+    ],
+)
+def test_names_of_flags_and_of_other_sections_are_answered_with_the_setting(
+    toml, section, key, meant
+):
+    file = toml(f"[{section}]\n{key} = 1\n")
+    told = refused(file=file)
+    assert f"line 2 (did you mean {meant!r}?)" in told
+
+
+def _wrong(setting):
+    """A value that no setting of this type and these bounds takes."""
+    rule = setting.rule
+    if rule.choices:
+        return repr(rule.choices[-1] + "x")
+    if rule.pattern:
+        return "'/no good'"
+    if rule.low is not None:
+        return str(int(rule.low) - 1)
+    return {"bool": "3", "str": "3"}.get(getattr(setting.annotation, "__name__", ""), "[[1]]")
+
+
+ALL = [
+    (section, setting)
+    for section, kind in SECTIONS.items()
+    for setting in settings_of(kind).values()
+]
+
+
+@pytest.mark.parametrize(("section", "setting"), ALL, ids=lambda one: getattr(one, "key", one))
+def test_each_setting_answers_a_wrong_value_with_line_and_what_is_allowed(toml, section, setting):
+    file = toml(f"# c\n[{section}]\n\n{setting.key} = {_wrong(setting)}\n")
+    told = refused(file=file)
+    assert told.startswith(f"{section}.{setting.key}: ")
+    assert f"given by {file} line 4 (" in told
+    if setting.rule.bounds and not setting.rule.otherwise:
+        assert setting.rule.bounds in told
+    if setting.rule.choices:
+        assert f"did you mean {setting.rule.choices[-1]!r}?" in told
+
+
+@pytest.mark.parametrize(("section", "setting"), ALL, ids=lambda one: getattr(one, "key", one))
+def test_each_setting_is_the_nearest_to_its_misspelling(toml, section, setting):
+    key = setting.key
+    wrong = key[:-2] + key[-1] + key[-2] if key[-1] != key[-2] else key[:-1]
+    file = toml(f"[{section}]\n{wrong} = 1\n")
+    told = refused(file=file)
+    if len(key) > 2:
+        assert f"line 2 (did you mean {key!r}?)" in told
+    else:
+        assert key in told.partition("known: ")[2]
+
+
+def test_each_source_of_a_value_is_remembered(toml):
+    file = toml("[kv]\nblock_size = 8\nmemory = 0.5\n[plugins.x]\ny = 1\n")
+    environ = {"RTP_KV__BLOCK_SIZE": "16"}
+    config = load_config(file=file, environ=environ, overrides={"kv": {"watermark": 0.1}})
+    assert config.origins == {
+        "kv.block_size": "RTP_KV__BLOCK_SIZE",
+        "kv.memory": f"{file} line 3",
+        "plugins.x.y": f"{file} line 5",
+    }
+    assert config == load_config(
+        environ={},
+        overrides={
+            "kv": {"block_size": 16, "memory": 0.5, "watermark": 0.1},
+            "plugins": {"x": {"y": 1}},
+        },
+    )
 
 
 def test_broken_toml_is_named_with_file_and_line(toml):
@@ -148,7 +246,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("port = 80\n", "port: 80 stands where a section is expected in"),
+        ("port = 80\n", "port: 80 stands where a section is expected, given by"),
         ("port = 80\n", "(write it below [server])"),
         ("kv = 3\n", "(write [kv] with keys below it)"),
         ("modle = 'x'\n", "(did you mean 'model'?)"),

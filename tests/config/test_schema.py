@@ -67,7 +67,7 @@ def test_every_default_keeps_its_own_rule_and_every_setting_is_described():
     [
         ("kv", {"block_size": "big"}, "kv.block_size: 'big' is not allowed (give an integer, 1 to"),
         ("server", {"port": 1.5}, "server.port: 1.5 is not allowed (give an integer, 0 to 65535)"),
-        ("model", {"dtype": "float64"}, "(use auto or float32 or bfloat16)"),
+        ("model", {"dtype": "float64"}, "use auto or float32 or bfloat16)"),
         ("model", {"cpu_weights": "int2"}, "bf16"),
         ("model", {"seed": 7}, "(set seed in the request"),
         ("speculation", {"methods": ["a", "a"]}, "'a' is named twice (name each once)"),

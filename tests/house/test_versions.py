@@ -46,3 +46,18 @@ def test_every_distribution_states_python_and_licence():
 
 def test_the_changelog_has_the_version():
     assert f"## {rtp_core.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+TRITON_OF_TORCH = {"2.13.0": "3.7.1"}
+"""What the CUDA build of torch on PyPI requires exactly; look it up there when torch moves.
+
+pip refuses to install torch beside a pin of another triton, on a CPU too where no other index
+offers a build without CUDA.
+"""
+
+
+def test_triton_is_the_one_that_torch_requires():
+    pins = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line
+    )
+    assert pins["triton"] == TRITON_OF_TORCH[pins["torch"]]

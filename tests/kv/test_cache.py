@@ -55,6 +55,16 @@ def test_a_hit_is_the_longest_run_of_full_blocks():
     assert hit(cache, [99, *TEXT[1:]]) == 0
 
 
+def test_blocks_that_keep_a_prefix_are_counted_once_nobody_holds_them():
+    cache = make()
+    blocks = compute(cache, TEXT[:8])
+    assert (cache.num_blocks_used, cache.num_blocks_idle) == (2, 0)
+    cache.release(blocks)
+    assert (cache.num_blocks_used, cache.num_blocks_idle) == (0, 2)
+    cache.reset()
+    assert cache.num_blocks_idle == 0
+
+
 def test_equal_contents_have_equal_digests_in_whatever_order_they_came():
     one, other, empty = make(), make(), make()
     texts = [TEXT[:8], [9, *TEXT[:8]], TEXT[4:16]]

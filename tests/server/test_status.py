@@ -206,10 +206,14 @@ async def test_stats_have_the_pages_shape(client, backend):
         "running",
         "waiting",
         "kv_usage",
+        "blocks",
+        "cached_blocks",
         "prompt_tokens_per_s",
         "generation_tokens_per_s",
         "prefix_hit_rate",
         "spec_acceptance",
+        "ttft_s",
+        "itl_s",
     }
     newest, oldest = stats["requests"]
     assert newest["endpoint"] == TEXT
@@ -219,6 +223,41 @@ async def test_stats_have_the_pages_shape(client, backend):
     assert oldest["status"] == 200
     assert 0 < oldest["ttft_s"] <= oldest["e2e_s"]
     assert oldest["queue_s"] >= 0
+
+
+async def test_a_request_is_listed_while_it_runs(client, backend):
+    backend.gate.clear()
+    asking = asyncio.create_task(client.post(CHAT, json=HELLO, headers={"x-request-id": "live"}))
+    await until(lambda: backend.live)
+    (row,) = (await client.get("/v1/stats")).json()["requests"]
+    assert (row["id"], row["state"], row["status"]) == ("live", "waiting", 0)
+    assert row["ttft_s"] is None
+    backend.gate.set()
+    await asking
+    (row,) = (await client.get("/v1/stats")).json()["requests"]
+    assert (row["id"], row["state"], row["status"]) == ("live", "done", 200)
+
+
+async def test_a_refused_prompt_does_not_stay_in_the_list(client):
+    long = {"role": "user", "content": "word " * 400}
+    answer = await client.post(CHAT, json={"messages": [long]})
+    assert answer.status_code == 400
+    (row,) = (await client.get("/v1/stats")).json()["requests"]
+    assert (row["state"], row["status"]) == ("done", 400)
+
+
+async def test_stats_since_a_time_have_what_is_newer(client):
+    await client.post(CHAT, json=HELLO)
+    whole = (await client.get("/v1/stats")).json()
+    newest = whole["history"][-1]["t_unix_s"]
+    assert (await client.get(f"/v1/stats?since={newest}")).json()["history"][0] == {
+        **whole["history"][-1]
+    }
+    later = (await client.get(f"/v1/stats?since={newest + 3600}")).json()
+    assert (later["history"], later["requests"]) == ([], [])
+    assert later["engine"] == whole["engine"]
+    refused = await client.get("/v1/stats?since=yesterday")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "since")
 
 
 async def test_one_line_a_request_without_its_text(client, caplog):

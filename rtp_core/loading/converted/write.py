@@ -22,6 +22,8 @@ _NAMES = {
     torch.bfloat16: "BF16",
     torch.float16: "F16",
     torch.uint8: "U8",
+    torch.int64: "I64",
+    torch.bool: "BOOL",
 }
 _PIECE = 2**24
 Tensors = Mapping[str, torch.Tensor]

@@ -37,6 +37,10 @@ class MessageRenderer:
         message = self._message([], None) | {"usage": usage}
         return [{"type": "message_start", "message": message}, {"type": "ping"}]
 
+    def frame(self, piece: Piece) -> bytes:
+        """As plan.Renderer."""
+        return self.wire.encode(self.events(piece))
+
     def events(self, piece: Piece) -> list[Event]:
         """What the piece changes."""
         return [event for change in self._blocks.feed(piece) for event in _told(change)]

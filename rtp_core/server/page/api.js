@@ -43,9 +43,10 @@ export async function isHealthy() {
 
 /**
  * Chunks of a streamed chat completion, parsed. Aborting the signal closes the connection,
- * which makes the server end the request. Throws ApiError, or AbortError when aborted.
+ * which makes the server end the request. `onOpen` is told the request's id, under which
+ * /v1/stats lists it. Throws ApiError, or AbortError when aborted.
  */
-export async function* streamChat(body, signal) {
+export async function* streamChat(body, signal, onOpen) {
   // Counts with each chunk tell the speed while it runs, and the size of a stopped answer.
   const options = { include_usage: true, continuous_usage_stats: true };
   const streamed = { ...body, stream: true, stream_options: options };
@@ -55,6 +56,7 @@ export async function* streamChat(body, signal) {
     body: JSON.stringify(streamed),
     signal,
   });
+  onOpen(response.headers.get("X-Request-Id"));
   let complete = false;
   try {
     for await (const data of serverSentEvents(response.body)) {

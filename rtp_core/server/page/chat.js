@@ -3,18 +3,24 @@
 import { Composer } from "./composer.js";
 import { generate } from "./generation.js";
 import { Reply, UserMessage } from "./message.js";
+import { Painter } from "./painter.js";
 import { SettingsSheet } from "./settings.js";
+import { ContextMeter } from "./context.js";
 import { setText } from "./dom.js";
 
 const NEAR_BOTTOM_PX = 48;
 const SAVE_EVERY_MS = 1000;
 
-/** `onKey` opens the key dialog; `readModel` tells which model is chosen now. */
+/**
+ * `onKey` opens the key dialog, `onTimeline(id)` shows a request in the engine panel, and
+ * `readModel` tells which model is chosen now.
+ */
 export class Chat {
-  constructor(conversation, { onKey, readModel }) {
+  constructor(conversation, { onKey, onTimeline, readModel }) {
     this.conversation = conversation;
-    this.onKey = onKey;
-    this.readModel = readModel;
+    Object.assign(this, { onKey, onTimeline, readModel });
+    this.views = new Map(); // of the messages shown
+    this.context = new ContextMeter(conversation);
     this.abort = null; // of the running reply
     this.finished = Promise.resolve();
     this.log = document.getElementById("log");
@@ -25,8 +31,9 @@ export class Chat {
     this.clearButton = document.getElementById("clear");
     this.settings = new SettingsSheet(conversation);
     this.composer = new Composer({
-      onSend: (text) => this.ask(text),
+      onSend: (text, images) => this.ask(text, images),
       onStop: () => this.stop(),
+      onRecall: () => this.editLast(),
     });
     this.listen();
     this.showAll();
@@ -36,10 +43,24 @@ export class Chat {
     return this.abort !== null;
   }
 
-  /** Sending is possible once the engine is ready. */
-  setReady(ready) {
-    this.composer.setState({ ready });
+  /** Sending is possible once the engine is ready, images once it has an encoder for them. */
+  update({ phase, stats, effective, models }) {
+    const ready = phase === "ready";
+    if (ready !== this.composer.ready) this.composer.setState({ ready });
     this.empty.dataset.ready = String(ready);
+    this.composer.images.setFeatures(effective?.features ?? []);
+    this.context.setLimit(models, this.readModel(), stats?.model);
+    this.noteDrafts(stats?.requests ?? []);
+  }
+
+  // What speculation did for the last reply is known to the server only.
+  noteDrafts(requests) {
+    const reply = this.conversation.messages.at(-1);
+    if (!reply?.stats?.id) return;
+    const { speculation } = requests.find(({ id }) => id === reply.stats.id) ?? {};
+    if (!speculation?.method || speculation.acceptance === reply.stats.drafts?.acceptance) return;
+    reply.stats.drafts = speculation;
+    this.views.get(reply)?.refresh();
   }
 
   listen() {
@@ -61,9 +82,9 @@ export class Chat {
     addEventListener("pagehide", () => this.conversation.save());
   }
 
-  async ask(text) {
+  async ask(text, images = []) {
     if (this.busy) return;
-    this.conversation.add({ role: "user", content: text });
+    this.conversation.add({ role: "user", content: text, ...(images.length ? { images } : {}) });
     this.showLast();
     await this.reply();
   }
@@ -71,7 +92,15 @@ export class Chat {
   async edit(message, text) {
     await this.stop();
     this.cutAt(message);
-    await this.ask(text);
+    await this.ask(text, message.images);
+  }
+
+  /** Edit the last message of the user; false when there is none. */
+  editLast() {
+    const last = this.conversation.messages.findLast(({ role }) => role === "user");
+    if (!last || this.busy) return false;
+    this.views.get(last).startEdit();
+    return true;
   }
 
   async regenerate(message) {
@@ -121,6 +150,7 @@ export class Chat {
     this.abort = null;
     this.composer.setState({ busy: false });
     this.conversation.save();
+    this.context.show();
     painter.now();
     this.announce(outcome(reply));
   }
@@ -137,6 +167,7 @@ export class Chat {
 
   showAll() {
     this.list.replaceChildren();
+    this.views.clear();
     for (const message of this.conversation.messages) this.list.append(this.view(message).root);
     this.updateChrome();
     this.scrollToEnd();
@@ -151,17 +182,25 @@ export class Chat {
   }
 
   view(message) {
-    if (message.role === "user") {
-      return new UserMessage(message, (text) => this.edit(message, text));
-    }
-    const onRegenerate = () => this.regenerate(message);
-    return new Reply(message, { onRegenerate, onKey: this.onKey });
+    const view = message.role === "user" ? this.userView(message) : this.replyView(message);
+    this.views.set(message, view);
+    return view;
+  }
+
+  userView(message) {
+    return new UserMessage(message, (text) => this.edit(message, text));
+  }
+
+  replyView(message) {
+    const { onKey, onTimeline } = this;
+    return new Reply(message, { onRegenerate: () => this.regenerate(message), onKey, onTimeline });
   }
 
   updateChrome() {
     const none = this.conversation.messages.length === 0;
     this.empty.hidden = !none;
     this.clearButton.disabled = none;
+    this.context.show();
   }
 
   // Follow the stream only while the reader is at the end; scrolling up lets go.
@@ -184,24 +223,6 @@ export class Chat {
 
   announce(text) {
     setText(this.announcer, text);
-  }
-}
-
-/** At most one paint a frame, however fast tokens come. */
-class Painter {
-  constructor(paint) {
-    this.paint = paint;
-    this.frame = 0;
-  }
-
-  request() {
-    if (!this.frame) this.frame = requestAnimationFrame(() => this.now());
-  }
-
-  now() {
-    cancelAnimationFrame(this.frame);
-    this.frame = 0;
-    this.paint();
   }
 }
 

@@ -1,14 +1,23 @@
 // The message box: grows with its text; Enter sends, Shift+Enter breaks the line.
 
-/** Calls `onSend(text)` and `onStop()`; the same button sends and stops, so nothing moves. */
+import { Images } from "./images.js";
+
+/**
+ * Calls `onSend(text, images)`, `onStop()`, and `onRecall()` for the last message back; the same
+ * button sends and stops, so nothing moves.
+ */
 export class Composer {
-  constructor({ onSend, onStop }) {
-    this.onSend = onSend;
-    this.onStop = onStop;
+  constructor({ onSend, onStop, onRecall }) {
+    Object.assign(this, { onSend, onStop, onRecall });
     this.ready = false;
     this.busy = false;
     this.box = document.getElementById("prompt");
     this.button = document.getElementById("send");
+    this.notice = document.getElementById("notice");
+    this.images = new Images({
+      onChange: () => this.changed(),
+      onNotice: (text) => (this.notice.textContent = text),
+    });
     document.getElementById("composer").addEventListener("submit", (event) => {
       event.preventDefault();
       if (this.busy) this.onStop();
@@ -31,6 +40,7 @@ export class Composer {
   }
 
   onKey(event) {
+    if (event.key === "ArrowUp" && !this.box.value && this.onRecall()) return event.preventDefault();
     // During composition (Chinese, Japanese, …) Enter picks a candidate.
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
@@ -39,19 +49,23 @@ export class Composer {
 
   send() {
     const text = this.box.value.trim();
-    if (!text || !this.ready) return;
+    if (this.empty || !this.ready) return;
     this.box.value = "";
-    this.changed();
-    this.onSend(text);
+    this.onSend(text, this.images.release());
+  }
+
+  get empty() {
+    return !this.box.value.trim() && !this.images.chosen.length;
   }
 
   changed() {
+    this.notice.textContent = "";
     growToFit(this.box);
     this.button.dataset.mode = this.busy ? "stop" : "send";
     this.button.setAttribute("aria-label", this.busy ? "Stop" : "Send");
     this.button.title = this.busy ? "Stop (Esc)" : "Send (Enter)";
     // aria-disabled keeps the focus where it is when a reply ends; `send` checks again.
-    const idle = !this.busy && !(this.ready && this.box.value.trim());
+    const idle = !this.busy && (this.empty || !this.ready);
     this.button.setAttribute("aria-disabled", String(idle));
   }
 }

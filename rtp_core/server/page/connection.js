@@ -1,6 +1,7 @@
 // What the server is doing: loading, ready, locked or gone, and its numbers each second.
 
 import { getJson, isHealthy } from "./api.js";
+import { Records } from "./records.js";
 
 const PERIOD_MS = 1000;
 const PLUGINS_EVERY = 30; // rounds; features change only when a failing plugin is dropped
@@ -18,6 +19,7 @@ export class Connection {
     this.phase = "connecting";
     this.since = performance.now();
     this.data = { stats: null, plugins: [], effective: null, models: [] };
+    this.records = new Records();
     this.round = 0;
     this.timer = 0;
     this.turn = 0; // of the newest loop; an older one that is still waiting gives up
@@ -53,7 +55,7 @@ export class Connection {
     try {
       // Health needs no key, so it is asked first, until the engine is ready.
       if (this.phase !== "ready" && !(await isHealthy())) return await this.whyNotReady();
-      this.data.stats = await getJson("v1/stats");
+      await this.readStats();
       if (this.round % PLUGINS_EVERY === 0) await this.readPlan();
       this.round += 1;
       return stateOf(this.data.stats);
@@ -64,6 +66,11 @@ export class Connection {
       // Another refusal concerns the panel only: a healthy engine can still be talked to.
       return error.status > 0 ? "ready" : "unreachable";
     }
+  }
+
+  async readStats() {
+    const answer = async () => this.records.merge(await getJson(this.records.path));
+    this.data.stats = (await answer()) ?? (await answer());
   }
 
   // What was decided at start-up: models, plugins, effective features, memory.
@@ -77,7 +84,7 @@ export class Connection {
   // A server that is not healthy may still say how far it is, or that it gave up.
   async whyNotReady() {
     try {
-      this.data.stats = await getJson("v1/stats");
+      await this.readStats();
     } catch (error) {
       return error.status === 401 ? "locked" : "loading";
     }

@@ -2,11 +2,10 @@
 
 import { recall, remember } from "./storage.js";
 
-const SAMPLING_FIELDS = ["temperature", "top_p", "max_tokens", "seed"];
-
 /**
- * Messages are {role: "user", content} and {role: "assistant", content, reasoning, state,
- * stats, problem}, state one of "streaming", "done", "stopped", "failed".
+ * Messages are {role: "user", content, images} and {role: "assistant", content, reasoning,
+ * state, stats, problem}, state one of "streaming", "done", "stopped", "failed". An image is
+ * {name, url}; without `url` it was too large to be remembered over a reload.
  */
 export class Conversation {
   constructor() {
@@ -35,20 +34,27 @@ export class Conversation {
   }
 
   save() {
-    remember("messages", this.messages);
+    if (!remember("messages", this.messages)) remember("messages", this.messages.map(withoutImages));
   }
 
   /** Body of a chat completion for what was said so far; unset fields keep server defaults. */
   requestBody(model) {
     const { system, ...sampling } = this.settings;
-    const messages = this.messages
-      .filter(({ content }) => content)
-      .map(({ role, content }) => ({ role, content }));
+    const messages = this.messages.map(turn).filter(({ content }) => content.length);
     if (system) messages.unshift({ role: "system", content: system });
-    const body = model ? { model, messages } : { messages };
-    for (const name of SAMPLING_FIELDS) {
-      if (sampling[name] !== undefined) body[name] = sampling[name];
-    }
-    return body;
+    return { ...(model ? { model } : {}), messages, ...sampling };
   }
+}
+
+function turn({ role, content, images = [] }) {
+  const pictures = images
+    .filter(({ url }) => url)
+    .map(({ url }) => ({ type: "image_url", image_url: { url } }));
+  if (!pictures.length) return { role, content };
+  return { role, content: [...pictures, ...(content ? [{ type: "text", text: content }] : [])] };
+}
+
+function withoutImages(message) {
+  if (!message.images) return message;
+  return { ...message, images: message.images.map(({ name }) => ({ name })) };
 }

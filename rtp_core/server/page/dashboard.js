@@ -1,12 +1,16 @@
-// The engine panel: tiles, charts and cards, fed by the connection each second.
+// The engine panel: what happens now, charts and cards, fed by the connection each second.
 
-import { LineChart } from "./charts.js";
+import { CacheCard } from "./cache.js";
+import { Chart, ChartGroup } from "./charts.js";
 import { el, setText } from "./dom.js";
-import { FeatureList, PluginList } from "./features.js";
-import { bytes, count, duration, percent, rate, ratio } from "./format.js";
-import { MemoryCard } from "./memory.js";
-import { GainCard, LatencyCard } from "./performance.js";
+import { facts } from "./facts.js";
+import { FeatureTable } from "./features.js";
+import { count, rate } from "./format.js";
+import { LatencyCard } from "./latency.js";
+import { Overview } from "./overview.js";
+import { PluginList } from "./plugins.js";
 import { RequestTable } from "./requests.js";
+import { SpeculationCard } from "./speculation.js";
 import { recall, remember } from "./storage.js";
 
 const SPANS = [
@@ -14,143 +18,113 @@ const SPANS = [
   [300, "5 min"],
   [600, "10 min"],
 ];
-
-const TILES = [
-  ["Generation", (now) => rate(now.generation_tokens_per_s), "tok/s"],
-  ["Prompts", (now) => rate(now.prompt_tokens_per_s), "tok/s"],
-  ["Running", (now, engine) => count(engine.num_running), (engine) => `${count(engine.num_waiting)} waiting`],
-  ["KV cache", (now, engine) => percent(engine.kv_usage), "in use"],
-  ["Prefix hits", (now, engine) => percent(ratio(engine.prefix_hits, engine.prefix_queries)), "of tokens"],
-  ["Drafts", (now, engine) => percent(ratio(engine.spec_accepted_tokens, engine.spec_draft_tokens)), "accepted"],
+const SECTIONS = [
+  ["overview", "Now"],
+  ["requests", "Requests"],
+  ["cache", "Cache"],
+  ["speculation", "Drafts"],
+  ["latency", "Latency"],
+  ["features", "Features"],
 ];
 
 /** Fills the element `root` and keeps it current through `update`. */
 export class Dashboard {
   constructor(root) {
-    this.span = recall("span", SPANS[1][0]);
-    this.tiles = TILES.map(tile);
-    this.charts = [
-      new LineChart({
-        title: "Generation",
-        series: [{ key: "generation_tokens_per_s", label: "tokens/s" }],
-        format: rate,
-      }),
-      new LineChart({
-        title: "Requests",
-        series: [
-          { key: "running", label: "running" },
-          { key: "waiting", label: "waiting" },
-        ],
-        format: count,
-      }),
-      new LineChart({
-        title: "KV cache",
-        series: [{ key: "kv_usage", label: "in use" }],
-        format: percent,
-        top: 1,
-      }),
-    ];
-    this.features = new FeatureList();
-    this.memory = new MemoryCard();
+    this.features = new FeatureTable();
+    this.overview = new Overview((role) => this.features.show(role));
+    this.load = loadCharts();
+    this.cache = new CacheCard();
     this.latency = new LatencyCard();
-    this.gains = new GainCard();
+    this.speculation = new SpeculationCard();
     this.requests = new RequestTable();
     this.plugins = new PluginList();
     this.facts = el("p", { class: "facts" });
+    const cards = [this.cache, this.latency, this.speculation];
+    const charts = [...this.load, ...cards.flatMap((card) => card.charts)];
+    this.group = new ChartGroup(charts, recall("span", SPANS[0][0]));
+    this.root = root;
     this.compose(root);
   }
 
+  /** Replace the notice that there is nothing to see yet. */
+  show() {
+    this.root.hidden = false;
+    document.getElementById("no-numbers").hidden = true;
+  }
+
   compose(root) {
-    const tiles = el("section", { class: "tiles", "aria-label": "Now" });
-    tiles.append(...this.tiles.map((one) => one.root));
-    const charts = el("section", { class: "card", id: "charts" });
-    charts.append(this.spanPicker(), el("div", { class: "chart-row" }, this.charts.map((one) => one.root)));
-    const cards = [this.memory, this.latency, this.gains, this.plugins].map((one) => one.root);
-    const side = el("div", { class: "stack" }, cards);
-    const pair = el("div", { class: "pair" }, this.features.root, side);
-    root.append(tiles, charts, pair, this.requests.root, this.facts);
+    const load = el("section", { class: "card", id: "load", "aria-label": "Load" });
+    const charts = el("div", { class: "chart-pair" }, this.load.map((one) => one.root));
+    load.append(el("div", { class: "split" }, el("h2", {}, "Load"), this.spanPicker()), charts);
+    const left = el("div", { class: "stack" }, this.cache.root);
+    const right = el("div", { class: "stack" }, this.speculation.root, this.latency.root);
+    root.append(
+      this.navigation(),
+      this.overview.root,
+      load,
+      this.requests.root,
+      el("div", { class: "pair" }, left, right),
+      this.features.root,
+      this.plugins.root,
+      this.facts,
+    );
+  }
+
+  // Buttons, not links: an address with a fragment would be a step back in the browser.
+  navigation() {
+    const buttons = SECTIONS.map(([id, name]) => {
+      const show = () => document.getElementById(id).scrollIntoView();
+      return el("button", { type: "button", class: "quiet small", click: show }, name);
+    });
+    return el("nav", { class: "jump", "aria-label": "Parts of the panel" }, buttons);
   }
 
   spanPicker() {
     const buttons = SPANS.map(([seconds, name]) => {
-      const button = el("button", { type: "button" }, name);
-      button.addEventListener("click", () => this.setSpan(seconds, buttons));
+      const pressed = String(seconds === this.group.span);
+      const button = el("button", { type: "button", "aria-pressed": pressed }, name);
+      button.addEventListener("click", () => {
+        for (const one of buttons) one.setAttribute("aria-pressed", String(one === button));
+        remember("span", seconds);
+        this.group.setSpan(seconds);
+      });
       return button;
     });
-    this.setSpan(this.span, buttons);
-    const group = el("div", { class: "segments", role: "group", "aria-label": "Time shown" }, buttons);
-    return el("div", { class: "split" }, el("h2", {}, "Load"), group);
-  }
-
-  setSpan(span, buttons) {
-    this.span = span;
-    remember("span", span);
-    buttons.forEach((button, place) => {
-      button.setAttribute("aria-pressed", String(SPANS[place][0] === span));
-    });
-    this.drawCharts();
+    return el("div", { class: "segments", role: "group", "aria-label": "Time shown" }, buttons);
   }
 
   /** Show a report of the connection. */
   update({ stats, plugins, effective }) {
     const engine = stats?.engine ?? {};
     const features = effective?.features ?? [];
-    this.history = stats?.history ?? [];
-    const now = this.history.at(-1) ?? {};
-    for (const one of this.tiles) one.update(now, engine);
-    this.drawCharts();
-    this.features.update(features);
-    this.memory.update(effective?.memory ?? null, engine);
+    const history = stats?.history ?? [];
+    const memory = effective?.memory ?? null;
+    this.overview.update({ stats, features, history });
+    this.cache.update(memory, engine, history);
     this.latency.update(stats?.latency ?? {}, engine);
-    this.gains.update(engine, features);
+    this.speculation.update(stats, features);
     this.requests.update(stats?.requests ?? []);
+    this.features.update(features, memory);
     this.plugins.update(plugins, engine.plugin_errors ?? {});
+    this.group.update(history);
     setText(this.facts, facts(stats, effective));
   }
-
-  // The newest sample is "now": the server's clock may differ from this machine's.
-  drawCharts() {
-    const now = this.history?.at(-1)?.t_unix_s ?? Date.now() / 1000;
-    for (const chart of this.charts) chart.update(this.history ?? [], this.span, now);
-  }
 }
 
-function tile([name, read, unit]) {
-  const value = el("b");
-  const note = el("small");
-  const root = el("div", { class: "tile" }, el("span", {}, name), value, note);
-  const update = (now, engine) => {
-    setText(value, read(now, engine));
-    setText(note, typeof unit === "string" ? unit : unit(engine));
-  };
-  update({}, {});
-  return { root, update };
-}
-
-function facts(stats, effective) {
-  if (!stats) return "";
-  const { engine = {}, model = {} } = stats;
-  const { load_bytes: size, load_seconds: seconds, preemptions } = engine;
-  const load = seconds ? `weights: ${bytes(size)} in ${duration(seconds)}` : "";
+function loadCharts() {
   return [
-    `rtp ${stats.version ?? ""}`,
-    effective?.model?.path,
-    model.architecture,
-    model.dtype,
-    model.max_model_len ? `context ${count(model.max_model_len)}` : "",
-    stats.uptime_s ? `up ${duration(stats.uptime_s)}` : "",
-    load,
-    startText(stats.start),
-    preemptions ? `${count(preemptions)} preemptions` : "",
-  ]
-    .filter(Boolean)
-    .join(" · ");
-}
-
-// The phases worth naming: those that took a tenth of the start or more.
-function startText(start) {
-  if (!start) return "";
-  const long = start.phases.filter(({ seconds }) => seconds >= start.total_s / 10);
-  const parts = long.map(({ name, seconds }) => `${name} ${duration(seconds)}`);
-  return `ready in ${duration(start.total_s)} (${parts.join(", ")})`;
+    new Chart({
+      title: "Generation",
+      series: [{ label: "tok/s", read: (one) => one.generation_tokens_per_s }],
+      format: rate,
+    }),
+    new Chart({
+      title: "Requests",
+      series: [
+        { label: "running", read: (one) => one.running },
+        { label: "waiting", read: (one) => one.waiting },
+      ],
+      format: count,
+    }),
+  ];
 }

@@ -44,6 +44,8 @@ export function renderOnChange(parent, value, build) {
 const ICONS = {
   copy: "M5.5 5.5h8v8h-8zM3 10.5H2.5v-8h8V3",
   check: "M3 8.5l3.5 3.5L13 4.5",
+  close: "M4 4l8 8M12 4l-8 8",
+  time: "M8 4.5V8l2.5 1.5M8 2a6 6 0 1 0 0 12A6 6 0 0 0 8 2",
   edit: "M10.5 3l2.5 2.5L6 12.5l-3 .5.5-3z",
   retry: "M13 8a5 5 0 1 1-1.5-3.5M13 2.5V5h-2.5",
 };

@@ -10,7 +10,8 @@ import { describe } from "./problems.js";
 export async function generate(reply, body, signal, onChange) {
   const clock = new StreamClock();
   try {
-    for await (const chunk of streamChat(body, signal)) {
+    const onOpen = (id) => (reply.stats.id = id);
+    for await (const chunk of streamChat(body, signal, onOpen)) {
       readChunk(reply, chunk, clock);
       onChange();
     }
@@ -29,6 +30,7 @@ function readChunk(reply, { choices, usage }, clock) {
   const text = delta.content ?? "";
   // The first chunk carries only the role: it is not a first token.
   if (text || thought || delta.tool_calls) clock.tick(reply.stats);
+  if (text && reply.reasoning && !reply.content) reply.stats.thought = clock.elapsed;
   reply.content += text;
   reply.reasoning += thought;
   for (const call of delta.tool_calls ?? []) readCall(reply, call);
@@ -62,6 +64,10 @@ class StreamClock {
     this.start = performance.now();
     this.first = null;
     this.last = null;
+  }
+
+  get elapsed() {
+    return (performance.now() - this.start) / 1000;
   }
 
   tick(stats) {

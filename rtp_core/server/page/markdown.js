@@ -1,10 +1,12 @@
 // A small, safe Markdown renderer for model output: blocks here, inline in markdown_inline.js.
 // Raw HTML stays text. Incomplete input (a stream) is shown as far as it is understood.
 
-import { el, icon } from "./dom.js";
+import { copyButton } from "./copy.js";
+import { el } from "./dom.js";
 import { inline } from "./markdown_inline.js";
 
 const MAX_DEPTH = 8; // of lists and quotes in each other
+const AUTO = { dir: "auto" }; // each block runs the way its first letter does
 const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^`]*)$/;
 const HEADING = /^ {0,3}(#{1,6})\s+(.*)$/;
 const RULE = /^ {0,3}([-*_])(?:\s*\1){2,}\s*$/;
@@ -109,23 +111,23 @@ function renderBlock(block, depth) {
     case "heading": {
       const [, marks, text] = HEADING.exec(block.lines[0]);
       // The page's own headings are h1 and h2, so a reply's begin below them.
-      return el(`h${Math.min(6, marks.length + 2)}`, {}, inline(text.trim().replace(/ #+$/, "")));
+      return el(`h${Math.min(6, marks.length + 2)}`, AUTO, inline(text.trim().replace(/ #+$/, "")));
     }
     case "rule":
       return el("hr");
     case "quote":
-      return el("blockquote", {}, nested(block.lines.map((line) => line.replace(QUOTE, "")), depth));
+      return el("blockquote", AUTO, nested(block.lines.map((line) => line.replace(QUOTE, "")), depth));
     case "list":
       return renderList(block, depth);
     case "table":
       return renderTable(block.lines);
     default:
-      return el("p", {}, inline(block.lines.map((line) => line.trim()).join("\n")));
+      return el("p", AUTO, inline(block.lines.map((line) => line.trim()).join("\n")));
   }
 }
 
 function nested(lines, depth) {
-  if (depth >= MAX_DEPTH) return [el("p", {}, lines.join("\n"))];
+  if (depth >= MAX_DEPTH) return [el("p", AUTO, lines.join("\n"))];
   return parseBlocks(lines).map((block) => renderBlock(block, depth + 1));
 }
 
@@ -144,7 +146,7 @@ function renderList({ lines, ordered }, depth) {
   }
   const first = ordered ? parseInt(lines[0].trim(), 10) : 1;
   const start = first === 1 ? null : first;
-  return el(ordered ? "ol" : "ul", { start }, items.map((item) => el("li", {}, listItem(item, depth))));
+  return el(ordered ? "ol" : "ul", { start, ...AUTO }, items.map((item) => el("li", AUTO, listItem(item, depth))));
 }
 
 // A one-paragraph item is shown tight, without the margins of a paragraph.
@@ -155,10 +157,10 @@ function listItem({ lines }, depth) {
 
 function renderTable(lines) {
   const cells = (line) => line.trim().replace(/^\||\|$/g, "").split("|").map((cell) => cell.trim());
-  const row = (line, tag) => el("tr", {}, cells(line).map((cell) => el(tag, {}, inline(cell))));
+  const row = (line, tag) => el("tr", {}, cells(line).map((cell) => el(tag, AUTO, inline(cell))));
   const head = el("thead", {}, row(lines[0], "th"));
   const body = el("tbody", {}, lines.slice(2).map((line) => row(line, "td")));
-  return el("div", { class: "table-scroll", tabindex: "0" }, el("table", {}, head, body));
+  return el("div", { class: "table-scroll", tabindex: "0" }, el("table", AUTO, head, body));
 }
 
 function renderCode({ code, language }) {
@@ -166,18 +168,4 @@ function renderCode({ code, language }) {
   const head = el("div", { class: "code-head" }, el("span", {}, language || "text"));
   head.append(copyButton(() => text, "Copy code"));
   return el("div", { class: "code" }, head, el("pre", { tabindex: "0" }, el("code", {}, text)));
-}
-
-/** Button that copies what `read` returns; absent where the browser forbids it (plain http). */
-export function copyButton(read, label) {
-  if (!navigator.clipboard) return "";
-  const button = el("button", { type: "button", class: "quiet small", "aria-label": label });
-  const rest = () => button.replaceChildren(icon("copy"), "Copy");
-  button.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(read());
-    button.replaceChildren(icon("check"), "Copied");
-    setTimeout(rest, 1500);
-  });
-  rest();
-  return button;
 }

@@ -1,31 +1,27 @@
 // How one message looks: a user's bubble, or a reply with its measurements.
 
 import { growToFit } from "./composer.js";
+import { copyButton } from "./copy.js";
 import { el, icon, renderOnChange, setText } from "./dom.js";
-import { count, duration, rate } from "./format.js";
-import { copyButton, MarkdownView } from "./markdown.js";
-
-const FINISH_HELP = {
-  stop: "The model ended its answer.",
-  tool_calls: "The model called a tool and waits for its result.",
-  length: "The answer reached “Max tokens” or the end of the context.",
-  stopped: "You stopped it. The server ended the request and freed its memory.",
-};
+import { duration } from "./format.js";
+import { MarkdownView } from "./markdown.js";
+import { final, live } from "./measurements.js";
 
 /** A user's message; `onEdit(text)` sends a changed version. */
 export class UserMessage {
   constructor(message, onEdit) {
     this.message = message;
     this.onEdit = onEdit;
-    this.text = el("div", { class: "bubble" }, message.content);
+    this.body = el("div", { class: "bubble", dir: "auto" }, pictures(message.images), message.content);
     this.editButton = action("edit", "Edit", () => this.startEdit());
-    this.footer = el("footer", {}, el("span", { class: "actions" }, this.editButton));
+    const copy = copyButton(() => message.content, "Copy message");
+    this.footer = el("footer", {}, el("span", { class: "actions" }, copy, this.editButton));
     this.root = el("article", { class: "message user", "aria-label": "You" });
-    this.root.append(this.text, this.footer);
+    this.root.append(this.body, this.footer);
   }
 
   startEdit() {
-    const box = el("textarea", { "aria-label": "Edit message", rows: 1 });
+    const box = el("textarea", { "aria-label": "Edit message", rows: 1, dir: "auto" });
     box.value = this.message.content;
     const form = el("form", { class: "edit", submit: (event) => this.finishEdit(event, box) });
     const cancel = el("button", { type: "button", click: () => this.endEdit() }, "Cancel");
@@ -51,7 +47,7 @@ export class UserMessage {
   }
 
   endEdit() {
-    this.root.replaceChildren(this.text, this.footer);
+    this.root.replaceChildren(this.body, this.footer);
     this.editButton.focus();
   }
 }
@@ -60,37 +56,53 @@ function submitButton() {
   return el("button", { type: "submit", class: "primary" }, "Save and send");
 }
 
-/** A reply, kept in step with its message object by `refresh`. */
+// One that was too large to be remembered over a reload is a name.
+function pictures(images = []) {
+  if (!images.length) return "";
+  const shown = images.map(({ name, url }) =>
+    url ? el("img", { src: url, alt: name, title: name }) : el("em", {}, `${name} (not kept)`),
+  );
+  return el("div", { class: "pictures" }, shown);
+}
+
+/**
+ * A reply, kept in step with its message object by `refresh`. `handlers` = {onRegenerate, onKey,
+ * onTimeline(id)}.
+ */
 export class Reply {
-  constructor(message, { onRegenerate, onKey }) {
+  constructor(message, handlers) {
     this.message = message;
-    this.onKey = onKey;
+    this.handlers = handlers;
     this.text = new MarkdownView();
-    this.thought = el("div", { class: "thought" });
-    this.thinking = el("details", { hidden: true }, el("summary", {}, "Thinking"), this.thought);
+    this.thought = el("div", { class: "thought", dir: "auto" });
+    this.thinkingTitle = el("summary");
+    this.thinking = el("details", { hidden: true }, this.thinkingTitle, this.thought);
     this.calls = el("div", { class: "calls", hidden: true });
     this.problem = el("div", { class: "problem", role: "alert", hidden: true });
     this.numbers = el("dl", { class: "numbers" });
-    this.again = el("span");
-    this.copy = el("span", {}, copyButton(() => message.content, "Copy reply"));
-    const regenerate = action("retry", this.again, onRegenerate);
-    regenerate.classList.add("regenerate"); // shown on the last reply only
-    const actions = el("span", { class: "actions" }, this.copy, regenerate);
-    this.footer = el("footer", {}, this.numbers, actions);
+    this.footer = el("footer", {}, this.numbers, this.actions());
     this.root = el("article", { class: "message reply", "aria-label": "Model" });
     this.root.append(this.thinking, this.text.root, this.calls, this.problem, this.footer);
     this.refresh();
   }
 
+  actions() {
+    const { message, handlers } = this;
+    this.again = el("span");
+    this.copy = copyButton(() => message.content, "Copy reply");
+    this.timeline = action("time", "Timeline", () => handlers.onTimeline(message.stats.id));
+    this.timeline.title = "Show this request in the engine panel";
+    const regenerate = action("retry", this.again, handlers.onRegenerate);
+    regenerate.classList.add("regenerate"); // shown on the last reply only
+    return el("span", { class: "actions" }, this.copy, this.timeline, regenerate);
+  }
+
   /** Show the message as it is now. */
   refresh() {
-    const { content, reasoning, calls = [], state, problem } = this.message;
-    const streaming = state === "streaming";
+    const { content, calls = [], state, problem, stats } = this.message;
     this.root.dataset.state = state;
-    this.root.setAttribute("aria-busy", String(streaming)); // read aloud once it is whole
-    this.thinking.hidden = !reasoning;
-    if (reasoning) setText(this.thought, reasoning);
-    if (streaming) this.thinking.open = Boolean(reasoning) && !content;
+    this.root.setAttribute("aria-busy", String(state === "streaming")); // read aloud once whole
+    this.showThinking();
     const nothing = state === "done" && !calls.length;
     this.text.update(content || (nothing ? "*(The model answered with no text.)*" : ""));
     this.calls.hidden = !calls.length;
@@ -98,12 +110,27 @@ export class Reply {
     this.problem.hidden = !problem;
     if (problem && !this.problem.childElementCount) this.showProblem(problem);
     this.copy.hidden = !content;
+    this.timeline.hidden = !stats?.id;
     setText(this.again, state === "failed" ? "Try again" : "Regenerate");
     this.showNumbers();
   }
 
+  // Open while there is nothing else to read; then folded, until the reader opens it.
+  showThinking() {
+    const { content, reasoning, state, stats } = this.message;
+    this.thinking.hidden = !reasoning;
+    if (!reasoning) return;
+    setText(this.thought, reasoning);
+    const thinks = state === "streaming" && !content;
+    if (thinks !== this.thinks) this.thinking.open = thinks;
+    this.thinks = thinks;
+    const past = stats?.thought ? `Thought for ${duration(stats.thought)}` : "Thinking";
+    setText(this.thinkingTitle, thinks ? "Thinking…" : past);
+  }
+
   showProblem({ title, detail, remedy, needsKey }) {
-    const key = el("button", { type: "button", click: this.onKey }, "Enter API key");
+    const { onKey } = this.handlers;
+    const key = el("button", { type: "button", click: onKey }, "Enter API key");
     const parts = [el("strong", {}, title), el("p", {}, detail), el("p", {}, remedy)];
     this.problem.append(...parts, needsKey ? key : "");
   }
@@ -126,33 +153,6 @@ function readable(text) {
   } catch {
     return text;
   }
-}
-
-function live({ ttft, elapsed = 0, speed, tokens }) {
-  const doing = ttft === undefined ? "Waiting for the first token" : "Writing";
-  return [
-    number(doing, `${elapsed.toFixed(1)} s`),
-    speed ? number("Speed", `${rate(speed)} tok/s`) : "",
-    tokens ? number("Tokens", count(tokens)) : "",
-  ];
-}
-
-function final(stats, state) {
-  const { speed, ttft, tokens, prompt } = stats;
-  const cached = stats.cached ? `${count(stats.cached)} of ${count(prompt)}` : "0";
-  const finish = state === "stopped" ? "stopped" : stats.finish;
-  const counted = tokens !== undefined;
-  return [
-    speed ? number("Speed", `${rate(speed)} tok/s`) : "",
-    ttft !== undefined ? number("First token", duration(ttft)) : "",
-    counted ? number("Tokens", count(tokens)) : "",
-    counted ? number("Cached", cached, "Prompt tokens found in the cache") : "",
-    finish ? number("Finish", finish, FINISH_HELP[finish]) : "",
-  ];
-}
-
-function number(name, value, help = null) {
-  return el("div", { title: help }, el("dt", {}, name), el("dd", {}, value));
 }
 
 function action(picture, label, click) {

@@ -1,7 +1,20 @@
-// The settings sheet above the composer: system prompt and sampling.
+// The settings sheet above the composer: system prompt, sampling, and the page's theme.
 
-const NUMBERS = ["temperature", "top_p", "max_tokens", "seed"];
-const SHORT_NAMES = { temperature: "temp", top_p: "top-p", max_tokens: "max", seed: "seed" };
+import { recall, remember } from "./storage.js";
+
+const SHORT_NAMES = {
+  temperature: "temp",
+  top_p: "top-p",
+  top_k: "top-k",
+  min_p: "min-p",
+  max_tokens: "max",
+  seed: "seed",
+  frequency_penalty: "freq",
+  presence_penalty: "pres",
+  repetition_penalty: "rep",
+};
+const NUMBERS = Object.keys(SHORT_NAMES);
+const MAX_STOPS = 4;
 
 /** Binds the form of index.html to the conversation's settings. */
 export class SettingsSheet {
@@ -19,6 +32,7 @@ export class SettingsSheet {
     });
     this.form.addEventListener("reset", () => setTimeout(() => this.read())); // after the reset
     this.toggle.addEventListener("click", () => this.show(this.sheet.hidden));
+    bindTheme(document.getElementById("theme"));
   }
 
   get open() {
@@ -35,14 +49,16 @@ export class SettingsSheet {
 
   fillForm() {
     const { elements } = this.form;
+    const { settings } = this.conversation;
     for (const name of ["system", ...NUMBERS]) {
       // defaultValue stays empty, so that "Reset" means "the server's defaults".
-      elements[name].value = this.conversation.settings[name] ?? "";
+      elements[name].value = settings[name] ?? "";
     }
+    elements.stop.value = (settings.stop ?? []).join("\n");
     this.describe();
   }
 
-  // Only valid numbers are kept: an invalid one is marked by the browser and not sent.
+  // Only valid values are kept: an invalid one is marked by the browser and not sent.
   read() {
     const { elements } = this.form;
     const settings = {};
@@ -51,14 +67,31 @@ export class SettingsSheet {
       const field = elements[name];
       if (field.value !== "" && field.validity.valid) settings[name] = field.valueAsNumber;
     }
+    const stops = elements.stop.value.split("\n").filter(Boolean);
+    const many = stops.length > MAX_STOPS;
+    elements.stop.setCustomValidity(many ? `At most ${MAX_STOPS} stop sequences.` : "");
+    if (stops.length && !many) settings.stop = stops;
     this.conversation.setSettings(settings);
     this.describe();
   }
 
   describe() {
-    const { system, ...sampling } = this.conversation.settings;
+    const { system, stop, ...sampling } = this.conversation.settings;
     const parts = Object.entries(sampling).map(([name, value]) => `${SHORT_NAMES[name]} ${value}`);
     if (system) parts.unshift("system prompt");
+    if (stop) parts.push(`${stop.length} stop`);
     this.summary.textContent = parts.length ? parts.join(" · ") : "server defaults";
+    this.summary.title = this.summary.textContent;
   }
+}
+
+// Read again by theme.js before the first paint.
+function bindTheme(field) {
+  field.value = recall("theme", "system");
+  field.addEventListener("change", () => {
+    const chosen = field.value === "system" ? null : field.value;
+    remember("theme", chosen);
+    if (chosen) document.documentElement.dataset.theme = chosen;
+    else delete document.documentElement.dataset.theme;
+  });
 }

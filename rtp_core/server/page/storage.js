@@ -13,12 +13,13 @@ export function recall(name, fallback) {
   }
 }
 
-/** Store a JSON value; null forgets it. A full or forbidden storage is not an error. */
+/** Store a JSON value; null forgets it. False when the storage is full or forbidden. */
 export function remember(name, value) {
   try {
     if (value === null) sessionStorage.removeItem(PREFIX + name);
     else sessionStorage.setItem(PREFIX + name, JSON.stringify(value));
+    return true;
   } catch {
-    // the page goes on; only a reload would lose this
+    return false; // the page goes on; only a reload would lose this
   }
 }

@@ -23,6 +23,13 @@ export class Views {
     this.apply();
   }
 
+  /** The view after this one, as the buttons are shown. */
+  next() {
+    const shown = this.buttons.filter((button) => button.checkVisibility());
+    const place = shown.findIndex((button) => button.ariaPressed === "true");
+    this.choose(shown[(place + 1) % shown.length].dataset.viewButton);
+  }
+
   apply() {
     const view = this.chosen === "split" && !WIDE.matches ? "chat" : this.chosen;
     document.body.dataset.view = view;

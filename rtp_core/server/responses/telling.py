@@ -41,6 +41,10 @@ class ResponseRenderer:
             self._event("response.in_progress", response=response),
         ]
 
+    def frame(self, piece: Piece) -> bytes:
+        """As plan.Renderer."""
+        return self.wire.encode(self.events(piece))
+
     def events(self, piece: Piece) -> list[Event]:
         """What the piece changes."""
         return [event for change in self._blocks.feed(piece) for event in self._told(change)]

@@ -10,6 +10,7 @@ from rtp_core.api.sampling_params import MAX_CHOICES, MAX_LOGPROBS, SEED_BOUND
 
 MAX_PROMPTS = 128
 MAX_ID_CHARS = 128
+MAX_STOP_TOKEN_IDS = 1024
 INT32_MAX = 2**31 - 1
 
 Choices = Annotated[int, Meta(ge=1, le=MAX_CHOICES)]
@@ -78,7 +79,7 @@ class GenerationBody(Struct, kw_only=True):
     best_of: Choices | None = None
     seed: Seed | None = None
     stop: str | list[str] | None = None
-    stop_token_ids: list[TokenId] | None = None
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_STOP_TOKEN_IDS)] | None = None
     include_stop_str_in_output: bool | None = None
     min_tokens: Count | None = None
     ignore_eos: bool | None = None
