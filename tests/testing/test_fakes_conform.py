@@ -28,6 +28,9 @@ CASES = [
     pytest.param(FAKES[role], check, id=f"{role.value}-{check_name(check)}")
     for role in FAKES
     for check in suite(role)
+] + [
+    pytest.param(lambda context: fakes.NearestSpeculator(), check, id=f"states-{check_name(check)}")
+    for check in suite(Role.SPECULATOR)
 ]
 
 

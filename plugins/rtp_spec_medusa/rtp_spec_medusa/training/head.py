@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from rtp_spec_medusa.training.module import Medusa
 from torch.nn import functional
 
 from rtp_core.api import (
@@ -18,6 +17,7 @@ from rtp_core.api import (
     TrainingTarget,
 )
 from rtp_core.errors import ModelError
+from rtp_spec_medusa.training.module import Medusa
 
 _DTYPE = torch.bfloat16
 

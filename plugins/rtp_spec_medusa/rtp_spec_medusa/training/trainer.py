@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from rtp_spec_medusa.training.head import MedusaHead, loaded_module
-from rtp_spec_medusa.training.module import Medusa
 
 from rtp_core.api import DraftHead, ModelSpec, TrainingTarget
+from rtp_spec_medusa.training.head import MedusaHead, loaded_module
+from rtp_spec_medusa.training.module import Medusa
 
 _HEADS, _BLOCKS = 4, 2
 
