@@ -51,6 +51,7 @@ def test_blocks_travel_between_peers_of_the_loopback():
 def test_every_role_with_an_object_has_a_suite():
     without = {role for role in Role if not suite(role)}
     assert without == {
+        Role.DRAFT_TRAINER,
         Role.KV_FORMAT,
         Role.ROUTER,
         Role.SERVE_ROLE,
