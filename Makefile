@@ -46,6 +46,7 @@ dist: $(VENV)/.installed-test
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m build --outdir dist kernels
 	$(BIN)/python -m build --outdir dist kernels_cpu
+	for plugin in $(dir $(wildcard plugins/*/pyproject.toml)); do $(BIN)/python -m build --outdir dist $$plugin || exit 1; done
 
 $(VENV)/bin/pip:
 	@command -v $(PYTHON) >/dev/null || { echo "python3 is missing: apt-get install python3 python3-venv"; exit 1; }

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CODE_CARRIERS = ("import pickle", "torch.load(", "import marshal", "trust_remote_code=True")
-PACKAGE_DATA = (".toml", ".html", ".js", ".css", ".svg", ".json", ".tmpl", ".typed")
+PACKAGE_DATA = (".toml", ".safetensors", ".html", ".js", ".css", ".svg", ".json", ".tmpl", ".typed")
 
 
 def tracked() -> list[Path]:
@@ -50,7 +50,12 @@ def build(project: Path, out: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize(
-    ("project", "package"), [(".", "rtp_core"), ("kernels", "rtp_kernels")], ids=["core", "kernels"]
+    ("project", "package"),
+    [
+        (".", "rtp_core"),
+        ("kernels", "rtp_kernels"),
+        *((f"plugins/{path.name}", path.name) for path in sorted((ROOT / "plugins").glob("rtp_*"))),
+    ],
 )
 def test_wheel_and_sdist_hold_the_package_with_its_data_and_nothing_else(
     project, package, tmp_path

@@ -182,6 +182,15 @@ class Strict(SCRIPT):
         raise KeyError(sequence_id)
 
 
+def _last_only(self, rows, states):
+    """The state of a row's last token stands for every block that the row touches."""
+    fakes.NearestSpeculator.extend(self, rows, states)
+    for row in rows:
+        end = row.start + len(row.token_ids)
+        for block in row.block_tables[0][row.start // 16 : -(-end // 16)]:
+            self._parts.states[0][block] = self._last[row.sequence_id]
+
+
 SPECULATOR = {
     "has_the_members_of_its_protocol": lambda: SimpleNamespace(needs=None),
     "needs_are_constant": Growing,
@@ -200,6 +209,7 @@ SPECULATOR = {
     "a_released_id_starts_anew": Stale,
     "released_sequences_leave_no_memory": Hoarder,
     "many_tenants_leave_little_memory": TenantHoarder,
+    "blocks_depend_on_their_tokens_only": variant(fakes.NearestSpeculator, extend=_last_only),
 }
 
 

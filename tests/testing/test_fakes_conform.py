@@ -28,6 +28,9 @@ CASES = [
     pytest.param(FAKES[role], check, id=f"{role.value}-{check_name(check)}")
     for role in FAKES
     for check in suite(role)
+] + [
+    pytest.param(lambda context: fakes.NearestSpeculator(), check, id=f"states-{check_name(check)}")
+    for check in suite(Role.SPECULATOR)
 ]
 
 
@@ -48,6 +51,7 @@ def test_blocks_travel_between_peers_of_the_loopback():
 def test_every_role_with_an_object_has_a_suite():
     without = {role for role in Role if not suite(role)}
     assert without == {
+        Role.DRAFT_TRAINER,
         Role.KV_FORMAT,
         Role.ROUTER,
         Role.SERVE_ROLE,

@@ -7,9 +7,9 @@ import sys
 import types
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rtp_core.api import Commit, Draft, DraftRow, Speculator, SpeculatorNeeds
+from rtp_core.api import Commit, Draft, DraftRow, Speculator, SpeculatorNeeds, StateSpeculator
 from rtp_core.testing.conformance.shape import has_members
 from rtp_core.testing.conformance.verdict import (
     Check,
@@ -19,10 +19,18 @@ from rtp_core.testing.conformance.verdict import (
     require,
     show,
 )
-from rtp_core.testing.contexts import build_context
+from rtp_core.testing.contexts import build_context, small_spec
+
+if TYPE_CHECKING:
+    import torch
+
+    from rtp_core.testing.conformance.fed_drafter import FedDrafter
 
 VOCABULARY = 64
 MAX_DRAFT = 4
+BLOCK = 16
+TOLERANCE = 1e-3
+"""float32 numbers of about one, computed in other company."""
 SLACK_BYTES = 8 * 1024
 _CYCLE = (5, 9, 2, 7, 33, 12)
 _SECRET = tuple((place * 17 + 3) % 61 for place in range(58))
@@ -39,8 +47,7 @@ def needs_are_constant(make: Make) -> None:
         repr(before),
         "build SpeculatorNeeds in the constructor, bounded by context.limits.max_draft_tokens",
     )
-    if not _needs_states(before):
-        _generate(speculator, "a", "", 6)
+    _generate(_fed(speculator), "a", "", 6)
     require(
         speculator.needs == before,
         f"needs stays {before}",
@@ -51,7 +58,7 @@ def needs_are_constant(make: Make) -> None:
 
 def each_row_gets_one_draft(make: Make) -> None:
     """As many drafts as rows, each a Draft or its equal as a tuple."""
-    speculator = _token_only(make)
+    speculator = _playable(make)
     for count in (0, 1, 2, 5):
         rows = [_row(f"s{number}", _tokens(number, 20)) for number in range(count)]
         drafts = speculator.propose(rows)
@@ -65,7 +72,7 @@ def each_row_gets_one_draft(make: Make) -> None:
 
 def drafts_stand_in_the_order_of_their_rows(make: Make) -> None:
     """Rows of unrelated tenants get together what each gets alone."""
-    together, alone = _token_only(make), _token_only(make)
+    together, alone = _playable(make), _playable(make)
     rows = [
         _row(f"s{number}", _tokens(number, 24), tenant=f"tenant-{number}") for number in range(4)
     ]
@@ -81,7 +88,7 @@ def drafts_stand_in_the_order_of_their_rows(make: Make) -> None:
 
 def drafts_fit(make: Make) -> None:
     """No draft is longer than the row allows, or than `needs` declared."""
-    speculator = _token_only(make)
+    speculator = _playable(make)
     for most in (1, 2, MAX_DRAFT):
         _generate(speculator, f"warm-{most}", "", 12)
         (draft,) = speculator.propose([_row(f"s{most}", _tokens(0, 40), most=most)])
@@ -109,7 +116,7 @@ def drafted_ids_are_tokens(make: Make) -> None:
 
 def trees_have_parents_before_children(make: Make) -> None:
     """`parents` fits the declared topology, and each parent precedes its child."""
-    speculator = _token_only(make)
+    speculator = _playable(make)
     topology = speculator.needs.topology
     for draft in _generate(speculator, "a", "", 24):
         tokens, parents = draft
@@ -135,7 +142,7 @@ def trees_have_parents_before_children(make: Make) -> None:
 
 def rows_are_not_changed(make: Make) -> None:
     """`token_ids` is the scheduler's own list."""
-    speculator = _token_only(make)
+    speculator = _playable(make)
     tokens = _tokens(0, 24)
     before = list(tokens)
     speculator.propose([_row("a", tokens)])
@@ -150,7 +157,7 @@ def rows_are_not_changed(make: Make) -> None:
 
 def strangers_are_ignored(make: Make) -> None:
     """`release` and `observe` of sequences that never drafted change nothing and raise nothing."""
-    speculator = _token_only(make)
+    speculator = _playable(make)
     unknown = [Commit("never-seen", (1, 2, 3), 0, 0)]
     remedy = "look the sequence up and pass over what is not there"
     for what, call in (
@@ -166,7 +173,7 @@ def strangers_are_ignored(make: Make) -> None:
 
 def short_contexts_are_served(make: Make) -> None:
     """A row may hold one token."""
-    speculator = _token_only(make)
+    speculator = _playable(make)
     for length in (1, 2, 3):
         row = _row(f"s{length}", _tokens(0, length))
         drafts = quiet(
@@ -185,7 +192,7 @@ def short_contexts_are_served(make: Make) -> None:
 def equal_histories_give_equal_drafts(make: Make) -> None:
     """Two drafters that saw the same calls propose the same tokens."""
     first, second = (
-        [_plain(draft) for draft in _generate(_token_only(make), "a", "t", 30)] for _ in range(2)
+        [_plain(draft) for draft in _generate(_playable(make), "a", "t", 30)] for _ in range(2)
     )
     require(
         first == second,
@@ -197,7 +204,7 @@ def equal_histories_give_equal_drafts(make: Make) -> None:
 
 def tenants_do_not_learn_from_each_other(make: Make) -> None:
     """What one tenant drafts is the same whether or not another one had the same text."""
-    quiet, busy = _token_only(make), _token_only(make)
+    quiet, busy = _playable(make), _playable(make)
     for number in range(6):
         _generate(busy, f"other-{number}", "other", 10, _SECRET)
     expected = [_plain(draft) for draft in _generate(quiet, "mine", "mine", 10, _SECRET)]
@@ -212,7 +219,7 @@ def tenants_do_not_learn_from_each_other(make: Make) -> None:
 
 def a_released_id_starts_anew(make: Make) -> None:
     """An id that comes back (preempted, or used again) carries nothing over."""
-    fresh, used = _token_only(make), _token_only(make)
+    fresh, used = _playable(make), _playable(make)
     _generate(used, "a", "before", 30)
     used.release("a")
     expected = [_plain(draft) for draft in _generate(fresh, "a", "after", 20, _tokens(3, 120))]
@@ -235,6 +242,29 @@ def many_tenants_leave_little_memory(make: Make) -> None:
     _require_bounded(make, lambda number: f"t{number}", 512, "tenant")
 
 
+def blocks_depend_on_their_tokens_only(make: Make) -> None:
+    """Full blocks are shared: fed at once, in chunks, behind a hit, they hold the same."""
+    fed, tokens = _own_blocks(make), _tokens(0, 3 * BLOCK + 5)
+    fed.feed("at once", tokens)
+    fed.feed("in chunks", tokens, 7)
+    for length in range(2, len(tokens)):
+        fed.propose([_row("drafted for", tokens[:length])])
+    fed.feed("drafted for", tokens)
+    fed.share("behind a hit", "at once", 1)
+    fed.feed("behind a hit", tokens)
+    wanted = _stored(fed, "at once", 3)
+    for name in ("in chunks", "drafted for", "behind a hit"):
+        for one, other in zip(wanted, _stored(fed, name, 3), strict=True):
+            worst = float((one - other).abs().max()) if one.numel() else 0.0
+            require(
+                worst <= TOLERANCE,
+                f"a sequence fed {name} fills its blocks as one fed at once",
+                f"they differ by {worst:.3g}",
+                "store rows of true states before extend() returns, each in the slot of the last "
+                "token it depends on; what a block's first row needs goes into block_state",
+            )
+
+
 CHECKS: tuple[Check, ...] = (
     has_members(Speculator),
     needs_are_constant,
@@ -251,19 +281,49 @@ CHECKS: tuple[Check, ...] = (
     a_released_id_starts_anew,
     released_sequences_leave_no_memory,
     many_tenants_leave_little_memory,
+    blocks_depend_on_their_tokens_only,
 )
 
 
-def _needs_states(needs: SpeculatorNeeds) -> bool:
-    return bool(needs.capture_layers or needs.wants_final_hidden or needs.kv_groups)
+def _playable(make: Make) -> Speculator:
+    """A drafter; one that reads states is fed some before each proposal."""
+    return _fed(make(build_context()))
 
 
-def _token_only(make: Make) -> Speculator:
-    """A drafter that needs nothing but tokens; others cannot be run without their model."""
-    speculator = make(build_context())
-    if _needs_states(speculator.needs):
-        raise NotApplicableError("it needs hidden states or KV of a real model")
-    return speculator
+def _fed(speculator: Speculator) -> Speculator:
+    if not speculator.needs.states:
+        return speculator
+    from rtp_core.testing.conformance.fed_drafter import FedDrafter
+
+    require(
+        isinstance(speculator, StateSpeculator),
+        "a speculator whose needs name states or KV groups has bind() and extend()",
+        f"{type(speculator).__name__} lacks one",
+        "implement api.StateSpeculator too",
+    )
+    return FedDrafter(speculator, build_context(), small_spec())
+
+
+def _own_blocks(make: Make) -> FedDrafter:
+    """A drafter that keeps something in blocks of its own."""
+    from rtp_core.testing.conformance.fed_drafter import FedDrafter
+
+    fed = _playable(make)
+    if not isinstance(fed, FedDrafter) or not fed.groups:
+        raise NotApplicableError("it has no KV groups")
+    return fed
+
+
+def _stored(fed: FedDrafter, name: str, num_blocks: int) -> list[torch.Tensor]:
+    """What the first blocks hold, slots that have no key left out."""
+    held: list[torch.Tensor] = []
+    for number, group in enumerate(fed.groups):
+        blocks = fed.tables[name][:num_blocks]
+        slots = [block * fed.size + place for block in blocks for place in range(fed.size)]
+        for layer in group.layers:
+            held += [plane[:, slots[group.first_key :]] for plane in fed.memory.planes(layer)]
+        held.append(fed.memory.states(number)[blocks])
+    return held
 
 
 def _tokens(shift: int, length: int) -> list[int]:
@@ -310,7 +370,7 @@ def _accepted(draft: Sequence[int], truth: Sequence[int]) -> int:
 
 
 def _drafts_of_a_run(make: Make) -> list[Draft]:
-    speculator = _token_only(make)
+    speculator = _playable(make)
     drafts = _generate(speculator, "a", "", 30)
     return drafts + _generate(speculator, "b", "", 30, _tokens(5, 160))
 
@@ -323,7 +383,7 @@ def _first_difference(expected: Sequence[Any], got: Sequence[Any]) -> str:
 
 
 def _require_bounded(make: Make, tenant: Callable[[int], str], count: int, what: str) -> None:
-    speculator = _token_only(make)
+    speculator = _playable(make)
     sizes: list[int] = []
     for begin in (0, count):
         for number in range(begin, begin + count):

@@ -17,7 +17,7 @@ from rtp_core.testing.fakes.model import (
 )
 from rtp_core.testing.fakes.scheduling import QueuePolicy
 from rtp_core.testing.fakes.services import FlatCosts, ManualClock
-from rtp_core.testing.fakes.speculation import ScriptedSpeculator
+from rtp_core.testing.fakes.speculation import NearestSpeculator, ScriptedSpeculator
 from rtp_core.testing.fakes.transport import LoopbackTransport
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "ListSpace",
     "LoopbackTransport",
     "ManualClock",
+    "NearestSpeculator",
     "PassThroughAttention",
     "PassThroughBackend",
     "PlaneMemory",
