@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rtp_core.api import BuildContext, Offer, Role, Speculator, hookimpl
+from rtp_core.api import BuildContext, DraftMethod, Offer, Role, Speculator, hookimpl
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,20 @@ def rtp_speculators() -> tuple[Offer, ...]:
     return (Offer(Role.SPECULATOR, "eagle", _build),)
 
 
+@hookimpl
+def rtp_draft_trainers() -> tuple[Offer, ...]:
+    """Heads by training-time test."""
+    return (Offer(Role.DRAFT_TRAINER, "eagle", _trainer),)
+
+
 def _build(context: BuildContext, options: EagleOptions) -> Speculator:
     from rtp_spec_eagle.build import build
 
     return build(context, options)
+
+
+def _trainer(context: BuildContext, options: EagleOptions) -> DraftMethod:
+    from rtp_spec_eagle.training.trainer import EagleTrainer
+
+    del context, options
+    return EagleTrainer()

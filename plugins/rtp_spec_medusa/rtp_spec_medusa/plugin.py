@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rtp_core.api import BuildContext, Offer, Role, Speculator, hookimpl
+from rtp_core.api import BuildContext, DraftMethod, Offer, Role, Speculator, hookimpl
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,20 @@ def rtp_speculators() -> tuple[Offer, ...]:
     return (Offer(Role.SPECULATOR, "medusa", _build),)
 
 
+@hookimpl
+def rtp_draft_trainers() -> tuple[Offer, ...]:
+    """Heads side by side, on the last state."""
+    return (Offer(Role.DRAFT_TRAINER, "medusa", _trainer),)
+
+
 def _build(context: BuildContext, options: MedusaOptions) -> Speculator:
     from rtp_spec_medusa.build import build
 
     return build(context, options)
+
+
+def _trainer(context: BuildContext, options: MedusaOptions) -> DraftMethod:
+    from rtp_spec_medusa.training.trainer import MedusaTrainer
+
+    del context, options
+    return MedusaTrainer()
