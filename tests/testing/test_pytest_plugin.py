@@ -78,7 +78,7 @@ def test_the_entry_point_gives_pytest_the_option(tmp_path):
         env={**os.environ, "PYTHONPATH": places},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert "22 passed" in done.stdout
+    assert "23 passed" in done.stdout
 
 
 def test_without_the_option_nothing_is_imported(run, tmp_path):
