@@ -106,6 +106,7 @@ from rtp_core.api.speculation import (
     StateRow,
     StateSpeculator,
 )
+from rtp_core.api.stored_tensors import StoredTensors, open_stored_tensors
 from rtp_core.api.structured import (
     StructuredKind,
     StructuredOutput,
@@ -222,6 +223,7 @@ __all__ = [
     "StepCosts",
     "StepPlan",
     "StepResult",
+    "StoredTensors",
     "StructuredKind",
     "StructuredOutput",
     "TargetBatch",
@@ -242,4 +244,5 @@ __all__ = [
     "WeightSink",
     "WeightTable",
     "hookimpl",
+    "open_stored_tensors",
 ]

@@ -20,7 +20,7 @@ _FALSE = frozenset({"false", "no", "off", "0"})
 class Text(str):
     """A value from a flag or the environment: it has no type yet.
 
-    A list is written with commas; ``none`` stands for None where None is allowed.
+    A list is written with commas or as in TOML; ``none`` stands for None where None is allowed.
     """
 
     __slots__ = ()
@@ -62,13 +62,24 @@ def _literal(value: Any, choices: Sequence[str]) -> str:
 
 def _items(value: Any, annotation: Any) -> tuple[Any, ...]:
     if isinstance(value, Text):
-        value = [Text(part.strip()) for part in value.split(",") if part.strip()]
+        value = _listed(value)
     elif not isinstance(value, (list, tuple)):
         value = [value]
     try:
         return tuple(coerce(item, annotation) for item in value)
     except Mismatch as mismatch:
         raise Mismatch(f"a list; each item is {mismatch}") from None
+
+
+def _listed(text: Text) -> list[Any]:
+    if not (text.startswith("[") and text.endswith("]")):
+        return [Text(part.strip()) for part in text.split(",") if part.strip()]
+    import tomllib  # few command lines need it
+
+    try:
+        return tomllib.loads(f"list = {text}")["list"]
+    except tomllib.TOMLDecodeError:
+        raise Mismatch('a list, written a,b or ["a", "b"]') from None
 
 
 def _boolean(value: Any) -> bool:

@@ -77,15 +77,7 @@ def prepare(
     host, resolution = load_plugins(config, architecture, device)
     watch.lap("plugins")
     dtype = run_dtype(config.model.dtype)
-    context = BuildContext(
-        device,
-        dtype,
-        engine_limits(config, config.model.max_model_len or 0, device),
-        MonotonicClock(),
-        MeasuredCosts(),
-        tensors=checkpoint.tensors,
-        stall_timeout_s=config.loading.stall_timeout_s,
-    )
+    context = _first_context(config, checkpoint, device, dtype)
     (family_name,) = resolution.names(Role.MODEL)
     family: ModelFamily = host.build(Role.MODEL, family_name, context)
     spec = _describe(family, checkpoint, config, dtype)
@@ -112,6 +104,21 @@ def prepare(
         plan,
         weights,
         drafters,
+    )
+
+
+def _first_context(
+    config: EngineConfig, checkpoint: Checkpoint, device: str, dtype: str
+) -> BuildContext:
+    """What is known before the model is described."""
+    return BuildContext(
+        device,
+        dtype,
+        engine_limits(config, config.model.max_model_len or 0, device),
+        MonotonicClock(),
+        MeasuredCosts(),
+        tensors=checkpoint.tensors,
+        stall_timeout_s=config.loading.stall_timeout_s,
     )
 
 

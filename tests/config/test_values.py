@@ -29,6 +29,9 @@ MODE = Literal["tree", "chain"]
         (Text("7"), int | None, 7),
         ("a,b", tuple[str, ...], ("a,b",)),
         (Text("a, b,"), tuple[str, ...], ("a", "b")),
+        (Text('["a", "b,c"]'), tuple[str, ...], ("a", "b,c")),
+        (Text("[]"), tuple[str, ...], ()),
+        (Text("[1, 2]"), tuple[int, ...] | None, (1, 2)),
         (Text(""), tuple[str, ...], ()),
         (["a"], tuple[str, ...], ("a",)),
         (4, tuple[int, ...], (4,)),
@@ -73,3 +76,9 @@ def test_any_other_value_says_what_is_expected(value, annotation, expected):
 def test_other_types_are_the_declarers_mistake(annotation):
     with pytest.raises(TypeError, match="is not a type that settings can have"):
         coerce("x", annotation)
+
+
+def test_a_list_in_brackets_is_one_or_is_refused():
+    """It never becomes items that hold a bracket, which keys of an API would be."""
+    with pytest.raises(Mismatch, match=r'a list, written a,b or \["a", "b"\]'):
+        coerce(Text("[a,b]"), tuple[str, ...])

@@ -16,15 +16,15 @@ from rtp_core.api import (
     KVPlane,
     ModelSpec,
     SpeculatorNeeds,
+    open_stored_tensors,
 )
 from rtp_core.errors import ModelError
 from rtp_spec_eagle.description import Description, describe
 from rtp_spec_eagle.drafter import EagleDrafter
 from rtp_spec_eagle.draws import Draws
-from rtp_spec_eagle.files import open_head
 from rtp_spec_eagle.head import Head
 from rtp_spec_eagle.shapes import check_model, check_tensors, target_ids
-from rtp_spec_eagle.shipped import shipped_head
+from rtp_spec_eagle.shipped import FIELD, shipped_head
 from rtp_spec_eagle.weights import packed, read_weights
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def build(context: BuildContext, options: EagleOptions) -> EagleDrafter:
     model = context.model
     if model is None:
         raise ModelError("a head drafts for a model, and none is known")
-    files = open_head(Path(options.head) if options.head else shipped_head(model))
+    path = Path(options.head) if options.head else shipped_head(model)
+    files = open_stored_tensors(path, FIELD)
     head = describe(files, model.num_layers, options.layer_ids)
     check_model(files, head, model, options.any_model)
     check_tensors(files, head)

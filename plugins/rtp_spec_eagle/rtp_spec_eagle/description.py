@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rtp_core.api import RopeSpec
+from rtp_core.api import RopeSpec, StoredTensors
 from rtp_core.errors import ModelError
-from rtp_spec_eagle.files import HeadFiles
 from rtp_spec_eagle.names import Names
 
 DEFAULT_THETA = 10000.0
@@ -51,7 +50,7 @@ class Description:
 class _Config:
     """Reads configuration keys of any layout, and says what is wrong with one."""
 
-    def __init__(self, files: HeadFiles) -> None:
+    def __init__(self, files: StoredTensors) -> None:
         self.name = files.name
         self.top = files.config
         layer = files.config.get("transformer_layer_config")
@@ -80,7 +79,7 @@ class _Config:
         )
 
 
-def describe(files: HeadFiles, num_layers: int, layer_ids: str = "auto") -> Description:
+def describe(files: StoredTensors, num_layers: int, layer_ids: str = "auto") -> Description:
     """Raises ModelError naming the key or tensor that is not as it should be.
 
     `num_layers` of the model; `layer_ids` as the plugin's option.
@@ -134,7 +133,7 @@ def _fingerprint(config: _Config) -> str | None:
     return found
 
 
-def _draft_vocabulary(files: HeadFiles, config: _Config) -> int | None:
+def _draft_vocabulary(files: StoredTensors, config: _Config) -> int | None:
     """None where draft ids are the model's ids."""
     if config.top.get("draft_vocab_size") is None and "d2t" not in files.tensors:
         return None

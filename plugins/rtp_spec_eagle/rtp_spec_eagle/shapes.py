@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from rtp_core.api import ModelSpec
+from rtp_core.api import ModelSpec, StoredTensors
 from rtp_core.errors import ConfigError, ModelError
 from rtp_spec_eagle.description import Description
-from rtp_spec_eagle.files import FIELD, HeadFiles
 from rtp_spec_eagle.names import Names
+from rtp_spec_eagle.shipped import FIELD
 
 _REMEDY = "use a head that was trained for this model"
 
 
-def check_model(files: HeadFiles, head: Description, model: ModelSpec, any_model: bool) -> None:
+def check_model(files: StoredTensors, head: Description, model: ModelSpec, any_model: bool) -> None:
     """Raises ConfigError for a head of another model."""
     for what, of_head, of_model in (
         ("states of {} numbers", head.target_hidden_size, model.hidden_size),
@@ -34,7 +34,7 @@ def check_model(files: HeadFiles, head: Description, model: ModelSpec, any_model
         )
 
 
-def check_tensors(files: HeadFiles, head: Description) -> None:
+def check_tensors(files: StoredTensors, head: Description) -> None:
     """Raises ModelError for a tensor that is missing or has another shape."""
     for name, shape in _expected(files, head).items():
         found = files.shape(name)
@@ -49,7 +49,7 @@ def check_tensors(files: HeadFiles, head: Description) -> None:
             )
 
 
-def target_ids(files: HeadFiles, head: Description) -> np.ndarray | None:
+def target_ids(files: StoredTensors, head: Description) -> np.ndarray | None:
     """int64 [draft_vocab_size]: the model's id of each of the head's. None: they are the same.
 
     `d2t` holds the difference of both. Raises ModelError for ids outside the vocabulary.
@@ -71,7 +71,7 @@ def target_ids(files: HeadFiles, head: Description) -> np.ndarray | None:
     return ids
 
 
-def _expected(files: HeadFiles, head: Description) -> dict[str, tuple[int, ...]]:
+def _expected(files: StoredTensors, head: Description) -> dict[str, tuple[int, ...]]:
     names, hidden = Names(files.tensors), head.hidden_size
     query, key = head.num_heads * head.head_dim, head.num_kv_heads * head.head_dim
     width = 2 * hidden if head.version == 3 else hidden
@@ -88,7 +88,7 @@ def _expected(files: HeadFiles, head: Description) -> dict[str, tuple[int, ...]]
     return shapes | (_of_three(files, head, names) if head.version == 3 else _of_one(head))
 
 
-def _of_three(files: HeadFiles, head: Description, names: Names) -> dict[str, tuple[int, ...]]:
+def _of_three(files: StoredTensors, head: Description, names: Names) -> dict[str, tuple[int, ...]]:
     hidden, fused = head.hidden_size, len(head.capture_layers) * head.target_hidden_size
     shapes: dict[str, tuple[int, ...]] = {
         "fc.weight": (hidden, fused),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rtp_core.api import ModelSpec
 from rtp_core.errors import ConfigError
-from rtp_spec_eagle.files import FIELD
 
+FIELD = "plugins.spec_eagle.head"
 HEADS = {"461adc29476452a25acf6089ce45b108": "smollm2-135m-instruct"}
 
 

@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 
+from rtp_core.api import StoredTensors
 from rtp_kernels.linear_weight import GROUP, LinearWeight, quantize
 from rtp_kernels.pack import pack_for_few_rows
 from rtp_spec_eagle.description import Description
-from rtp_spec_eagle.files import HeadFiles
 from rtp_spec_eagle.names import Names
 
 Weights = Mapping[str, Any]
 """Matrices by name (fc, qkv, qkv_x, qkv_h, o, gate_up, down, head), norms and biases."""
 
 
-def read_weights(files: HeadFiles, head: Description, dtype: str, device: str) -> Weights:
+def read_weights(files: StoredTensors, head: Description, dtype: str, device: str) -> Weights:
     """Tensors in `dtype`: gate before up, queries before keys before values."""
     names = Names(files.tensors)
 

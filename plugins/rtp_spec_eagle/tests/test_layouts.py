@@ -8,8 +8,9 @@ from eagle_heads import DIM, HEADS, HIDDEN, KV_HEADS, VOCAB, WIDE, config_of, te
 from torch.nn import functional
 
 from rtp_core import LLM, SamplingParams
+from rtp_core.api import open_stored_tensors
 from rtp_spec_eagle.description import describe
-from rtp_spec_eagle.files import open_head
+from rtp_spec_eagle.shipped import FIELD
 
 PROMPT = [(place * 37 + 11) % 256 for place in range(40)]
 DEPTH = 4
@@ -263,4 +264,7 @@ def test_eagle_one_and_two(tiny_model, tiny_hf_model, tmp_path, bias):
 
 
 def test_a_file_names_its_folder(tiny_head):
-    assert open_head(tiny_head / "model.safetensors").config == open_head(tiny_head).config
+    assert (
+        open_stored_tensors(tiny_head / "model.safetensors", FIELD).config
+        == open_stored_tensors(tiny_head, FIELD).config
+    )

@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from rtp_core.api import BuildContext, DraftParts, SpeculatorNeeds
+from rtp_core.api import (
+    BuildContext,
+    DraftParts,
+    SpeculatorNeeds,
+    StoredTensors,
+    open_stored_tensors,
+)
 from rtp_core.errors import ModelError
 from rtp_kernels.linear_weight import GROUP, LinearWeight, quantize
 from rtp_kernels.pack import pack_for_few_rows
 from rtp_kernels.registry import resolve
 from rtp_spec_medusa.drafter import MedusaDrafter
-from rtp_spec_medusa.files import HeadFiles, open_head
 from rtp_spec_medusa.heads import Heads, HeadWeights
 from rtp_spec_medusa.layout import Layout, read_layout, token_ids
-from rtp_spec_medusa.shipped import shipped_heads
+from rtp_spec_medusa.shipped import FIELD, shipped_heads
 
 if TYPE_CHECKING:
     from rtp_spec_medusa.plugin import MedusaOptions
@@ -31,7 +36,8 @@ def build(context: BuildContext, options: MedusaOptions) -> MedusaDrafter:
     model = context.model
     if model is None:
         raise ModelError("heads draft for a model, and none is known")
-    files = open_head(Path(options.head) if options.head else shipped_heads(model))
+    path = Path(options.head) if options.head else shipped_heads(model)
+    files = open_stored_tensors(path, FIELD)
     layout = read_layout(files, model, options.any_model)
     found = token_ids(files, layout, model)
     ids = None if found is None else torch.from_numpy(found)
@@ -56,7 +62,7 @@ class _Reader:
 
     def __init__(
         self,
-        files: HeadFiles,
+        files: StoredTensors,
         layout: Layout,
         context: BuildContext,
         ids: torch.Tensor | None,

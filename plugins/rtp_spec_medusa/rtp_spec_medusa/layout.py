@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rtp_core.api import ModelSpec
+from rtp_core.api import ModelSpec, StoredTensors
 from rtp_core.errors import ConfigError, ModelError
-from rtp_spec_medusa.files import FIELD, HeadFiles
+from rtp_spec_medusa.shipped import FIELD
 
 _PREFIXES = ("", "medusa_head.")
 _REMEDY = "use heads that were trained for this model"
@@ -39,7 +39,7 @@ class Layout:
     token_map: str | None
 
 
-def read_layout(files: HeadFiles, model: ModelSpec, any_model: bool) -> Layout:
+def read_layout(files: StoredTensors, model: ModelSpec, any_model: bool) -> Layout:
     """Raises ModelError for what is missing or misshapen, ConfigError for another model's."""
     block_of, vocabulary_of = _names(files)
     blocks = _counted(files, block_of)
@@ -54,7 +54,7 @@ def read_layout(files: HeadFiles, model: ModelSpec, any_model: bool) -> Layout:
     return layout
 
 
-def token_ids(files: HeadFiles, layout: Layout, model: ModelSpec) -> np.ndarray | None:
+def token_ids(files: StoredTensors, layout: Layout, model: ModelSpec) -> np.ndarray | None:
     """int64: the model's id of each of the heads' tokens; None where they are the same.
 
     Raises ModelError for ids outside the vocabulary.
@@ -74,7 +74,7 @@ def token_ids(files: HeadFiles, layout: Layout, model: ModelSpec) -> np.ndarray 
 Namer = Callable[[int, int], str]
 
 
-def _names(files: HeadFiles) -> tuple[Namer, Namer]:
+def _names(files: StoredTensors) -> tuple[Namer, Namer]:
     """Names of block j of head i, without ``.weight``, and of head i's vocabulary."""
     if "blocks.0.layers.0.weight" in files.tensors:
         return "blocks.{}.layers.{}".format, "lm_heads.{}.weight".format
@@ -87,7 +87,7 @@ def _names(files: HeadFiles) -> tuple[Namer, Namer]:
     )
 
 
-def _counted(files: HeadFiles, block_of: Namer) -> tuple[tuple[Block, ...], ...]:
+def _counted(files: StoredTensors, block_of: Namer) -> tuple[tuple[Block, ...], ...]:
     heads: list[tuple[Block, ...]] = []
     while True:
         own: list[Block] = []
@@ -100,7 +100,7 @@ def _counted(files: HeadFiles, block_of: Namer) -> tuple[tuple[Block, ...], ...]
         heads.append(tuple(own))
 
 
-def _check_model(files: HeadFiles, layout: Layout, model: ModelSpec, any_model: bool) -> None:
+def _check_model(files: StoredTensors, layout: Layout, model: ModelSpec, any_model: bool) -> None:
     shape = files.shape(layout.blocks[0][0].weight)
     if shape != (model.hidden_size, model.hidden_size):
         raise ConfigError(
@@ -126,7 +126,7 @@ def _check_model(files: HeadFiles, layout: Layout, model: ModelSpec, any_model: 
         )
 
 
-def _check_shapes(files: HeadFiles, layout: Layout, model: ModelSpec) -> None:
+def _check_shapes(files: StoredTensors, layout: Layout, model: ModelSpec) -> None:
     hidden = model.hidden_size
     size = model.vocab_size
     if layout.token_map is not None:

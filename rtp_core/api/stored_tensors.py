@@ -1,34 +1,33 @@
-"""A head's files: found, their headers read, nothing executed.
+"""A directory of weights that belongs to a plugin: found, headers read, nothing executed.
 
-Only safetensors are read. A pickle can run code when it is opened, so ``pytorch_model.bin`` is
-refused with the command that converts it.
+Only safetensors are read. A pickle can run code when it is opened: it is refused with the command
+that converts it.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from rtp_core.errors import ConfigError, ModelError
 
-FIELD = "plugins.spec_eagle.head"
+_PICKLES = (".bin", ".pt", ".pth")
 _MOST_CONFIG_BYTES = 1 << 20
-_AGAIN = "download the head again"
+_AGAIN = "download the files again"
 _CONVERT = (
-    'python -c "from torch import load; from safetensors.torch import save_file; '
-    "t = load('{file}', weights_only=True); "
-    "save_file({{k: v.contiguous().clone() for k, v in t.items()}}, '{target}')\""
+    'python -c "import sys; from torch import load; from safetensors.torch import save_file; '
+    "t = load(sys.argv[1], weights_only=True); "
+    'save_file({k: v.contiguous().clone() for k, v in t.items()}, sys.argv[2])"'
 )
 
 
 @dataclass(frozen=True, slots=True)
-class HeadFiles:
-    """`config` of the head; `tensors`: (file, shape) by name, headers only."""
+class StoredTensors:
+    """`config` is what config.json holds; `tensors`: (file, shape) by name, headers only."""
 
     name: str
     config: Mapping[str, Any]
@@ -41,6 +40,8 @@ class HeadFiles:
 
     def read(self, tensor: str, framework: str = "pt") -> Any:
         """The whole tensor, a torch one or for ``numpy`` an array. Raises ModelError."""
+        from safetensors import SafetensorError, safe_open
+
         file = self.tensors[tensor][0]
         try:
             with safe_open(file, framework=framework) as opened:
@@ -51,37 +52,44 @@ class HeadFiles:
             ) from error
 
 
-def open_head(path: Path) -> HeadFiles:
-    """Raises ConfigError for a path that is no head, ModelError for a damaged one."""
+def open_stored_tensors(path: Path, field: str) -> StoredTensors:
+    """Of a directory with config.json and safetensors files, or of one file beside config.json.
+
+    Raises ConfigError naming `field`, the setting that gave the path, if there are none, and
+    ModelError for damaged ones.
+    """
     if not path.exists():
-        raise ConfigError(FIELD, f"{path} does not exist", remedy="give the head's directory")
+        raise ConfigError(field, f"{path} does not exist", remedy="give the directory")
+    if path.suffix in _PICKLES:
+        raise _pickled(path, field)
     folder = path if path.is_dir() else path.parent
     files = sorted(folder.glob("*.safetensors")) if path.is_dir() else [path]
-    pickles = [file for file in folder.glob("*") if file.suffix in (".bin", ".pt", ".pth")]
-    if path.suffix in (".bin", ".pt", ".pth"):
-        raise _pickled(path)
     if not files:
-        if pickles:
-            raise _pickled(pickles[0])
+        for file in sorted(folder.iterdir()):
+            if file.suffix in _PICKLES:
+                raise _pickled(file, field)
         raise ConfigError(
-            FIELD, f"{folder} holds no safetensors file", remedy="give the head's directory"
+            field, f"{folder} holds no safetensors file", remedy="give the directory that does"
         )
     tensors: dict[str, tuple[Path, tuple[int, ...]]] = {}
     for file in files:
         tensors.update({name: (file, shape) for name, shape in _header(file).items()})
-    return HeadFiles(str(path), _config(folder / "config.json"), tensors)
+    return StoredTensors(str(path), _config(folder / "config.json", field), tensors)
 
 
-def _pickled(file: Path) -> ConfigError:
-    command = _CONVERT.format(file=file, target=file.with_name("model.safetensors"))
+def _pickled(file: Path, field: str) -> ConfigError:
+    target = file.with_suffix(".safetensors")
+    command = f"{_CONVERT} {shlex.quote(str(file))} {shlex.quote(str(target))}"
     return ConfigError(
-        FIELD,
+        field,
         f"{file} is a pickle, which can run code when it is opened",
         remedy=f"convert it once, if you trust it: {command}",
     )
 
 
 def _header(file: Path) -> dict[str, tuple[int, ...]]:
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(file, framework="numpy") as opened:
             return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
@@ -89,14 +97,14 @@ def _header(file: Path) -> dict[str, tuple[int, ...]]:
         raise ModelError(f"{file} is not a safetensors file: {error}", remedy=_AGAIN) from error
 
 
-def _config(file: Path) -> Mapping[str, Any]:
+def _config(file: Path, field: str) -> Mapping[str, Any]:
     try:
         if file.stat().st_size > _MOST_CONFIG_BYTES:
             raise ModelError(f"{file} is larger than a configuration can be", remedy=_AGAIN)
         found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
-            FIELD, f"{file} does not exist", remedy="a head is read with its config.json"
+            field, f"{file} does not exist", remedy="weights are read with their config.json"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file} cannot be read: {error}", remedy=_AGAIN) from error
