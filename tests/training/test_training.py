@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from rtp_core.api import open_stored_tensors
 from rtp_core.errors import ModelError
 from rtp_core.training import loop
 from rtp_core.training.loop import Training
@@ -147,13 +148,13 @@ def test_a_head_with_missing_tensors_is_refused_by_name(methods, tiny_target):
 def test_the_speculator_takes_what_was_trained(school, tiny_texts, tiny_target, tmp_path):
     """Both sides of the plugin agree on names, shapes, layers and identity."""
     from rtp_spec_eagle.description import describe
-    from rtp_spec_eagle.files import open_head
     from rtp_spec_eagle.shapes import check_model, check_tensors, target_ids
+    from rtp_spec_eagle.shipped import FIELD
 
     work = tmp_path / "work"
     work.mkdir()
     school(draft_vocab=64).train(tiny_texts, frozenset(), work, None, nothing)
-    files = open_head(tmp_path / "heads" / "eagle")
+    files = open_stored_tensors(tmp_path / "heads" / "eagle", FIELD)
     head = describe(files, tiny_target.spec.num_layers)
     check_tensors(files, head)
     model = dataclasses.replace(tiny_target.spec, fingerprint="f" * 32 + ":bf16")
